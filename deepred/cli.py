@@ -1,0 +1,232 @@
+"""The command line: deepred restore | run | reproduce | data."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+from pathlib import Path
+
+from . import __version__
+from .errors import DivergedError, InputError
+from .settings import METHODS, PRESETS, TASKS
+
+logger = logging.getLogger(__name__)
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line."""
+
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: {message}; `{self.prog} --help` lists the options\n")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; the exit code: 0 done, 1 failed, 2 bad input, 130 interrupted."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return options.command(options)
+    except InputError as error:
+        print(f"deepred: {error}", file=sys.stderr)
+        return 2
+    except DivergedError as error:
+        print(f"deepred: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("deepred: interrupted; the same command continues", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `deepred data list | head`
+        sys.stderr.close()
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="deepred", description="DeepRED: deep image prior powered by RED.")
+    parser.add_argument("--version", action="version", version=f"deepred {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+
+    add = commands.add_parser("restore", help="restore an image of your own").add_argument
+    add("input", metavar="INPUT", help="PNG, JPEG, TIFF or BMP")
+    add("-o", "--output", required=True, metavar="OUTPUT", help="format by its suffix")
+    add("--task", choices=TASKS, default="denoise")
+    add("--sigma", type=_positive, metavar="25", help="noise level of 255; estimated if absent")
+    add("--method", choices=METHODS, default="deepred")
+    add("--denoiser", choices=("nlm", "bm3d", "tv"), help="f of RED; the preset's if absent")
+    add("--preset", choices=PRESETS, default="fast")
+    add("--iterations", type=_whole, metavar="N", help="of each run; the preset's if absent")
+    add("--seed", type=_natural, default=0, metavar="N")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add.__self__.set_defaults(command=_restore)
+
+    for name, text in [
+        ("reproduce", "compute an experiment's runs, then its notebooks, figures and tables"),
+        ("run", "compute the runs alone, without Jupyter"),
+    ]:
+        add = commands.add_parser(name, help=text).add_argument
+        add("--profile", default="quick", metavar="smoke|quick|paper")
+        add("--only", nargs="+", default=[], metavar="NAME", help="experiments, default all")
+        add("--seeds", nargs="+", type=_natural, default=[0], metavar="N")
+        add("--device", choices=("auto", "cpu", "cuda"), default="auto")
+        add("--workers", type=_whole, metavar="N", help="processes, default one a core")
+        if name == "run":
+            add("--store", default="reproduction/store", metavar="DIR")
+            add("--dry-run", action="store_true", help="list the runs and what is there")
+            add.__self__.set_defaults(command=_run)
+        else:
+            add("--out", default="reproduction", metavar="DIR")
+            add.__self__.set_defaults(command=_reproduce)
+
+    data = commands.add_parser("data", help="the paper's images")
+    actions = data.add_subparsers(required=True, metavar="list|fetch", parser_class=_Parser)
+    for name, text, command in [
+        ("list", "what the registry has, and what is here", _data_list),
+        ("fetch", "download from the public sources, hashes checked", _data_fetch),
+    ]:
+        add = actions.add_parser(name, help=text).add_argument
+        add("names", nargs="*", metavar="NAME", help="data sets (set5) or images (set5/bird)")
+        add.__self__.set_defaults(command=command)
+    return parser
+
+
+# Commands -----------------------------------------------------------------------------------------
+
+
+def _restore(options) -> int:
+    from . import images, restoration
+    from .noise import noise_level
+    from .progress import Progress
+    from .settings import preset
+
+    images.check_output(options.output)
+    picture = images.read(options.input)
+    images.check_output(options.output, picture)
+    device = restoration.pick_device(options.device)
+    settings = preset(options.preset, options.task, options.method)
+    if options.iterations is not None:
+        settings = settings.replace(iterations=options.iterations)
+    if options.denoiser is not None and options.method != "dip":
+        settings = settings.replace(denoiser=options.denoiser)
+    restoration.check_memory(tuple(picture.image.shape[1:]), settings, options.method, device)
+    sigma = None if options.sigma is None else options.sigma / 255
+    if sigma is None:
+        sigma = noise_level(picture.image)
+        print(f"noise level estimated: sigma = {255 * sigma:.1f} of 255", file=sys.stderr)
+
+    output = Path(options.output)
+    runs = settings.runs if options.method != "red" else 1
+    with Progress(settings.iterations * runs, options.method) as progress:
+        before = {"k": 0, "runs": 0}
+
+        def show(state) -> None:
+            if state.k < before["k"] and state.k == 1:
+                before["runs"] += settings.iterations
+            before["k"] = state.k
+            progress.update(before["runs"] + state.k)
+
+        result = restoration.restore(
+            picture.image, method=options.method, settings=settings, sigma=sigma,
+            seed=options.seed, device=device, callback=show,
+            checkpoint=output.with_name(f".{output.name}.checkpoint"),
+        )  # fmt: skip
+    images.write(
+        output,
+        images.Picture(result.image, picture.bits, picture.alpha, picture.profile),
+    )
+    print(
+        f"{output}: {options.method}, preset {options.preset}, {settings.iterations} iterations"
+        f" x {runs}, {result.seconds:.0f} s on {device}"
+    )
+    return 0
+
+
+def _run(options) -> int:
+    from . import experiments
+    from .store import Store
+
+    store = Store(options.store)
+    runs = experiments.plan(options.profile, options.only, tuple(options.seeds))
+    if options.dry_run:
+        for run in runs:
+            absent = experiments.missing(run)
+            state = "no image" if absent else "done" if store.has(run.key(run.truth())) else "to do"
+            print(
+                f"{state:8s}  {run.experiment:12s} {run.title:30s} {run.iterations:6d} iterations"
+            )
+        return 0
+    return _compute(runs, store, options)
+
+
+def _compute(runs, store, options) -> int:
+    """Compute runs, say what is absent or failed; 1 if any failed."""
+    from . import runner
+
+    outcome = runner.compute(runs, store, device=options.device, workers=options.workers)
+    for reason in dict.fromkeys(reason for _, reason in outcome.absent):
+        print(f"not computed: {reason}", file=sys.stderr)
+    for run, error in outcome.failed:
+        log = store.folder / f"failed-{run.experiment}-{run.image}-{run.method}.log"
+        log.write_text(error, encoding="utf-8")
+        print(f"failed: {run.experiment} {run.title}; see {log}", file=sys.stderr)
+    return 1 if outcome.failed else 0
+
+
+def _reproduce(options) -> int:
+    from . import reproduce
+
+    return reproduce.reproduce(options, _compute)
+
+
+def _data_list(options) -> int:
+    from . import datasets
+
+    for entry in datasets.select(options.names):
+        size = f"{entry.width}x{entry.height}"
+        print(f"{datasets.status(entry):8s}  {entry!s:24s} {size:>9s}  {entry.licence}")
+    return 0
+
+
+def _data_fetch(options) -> int:
+    from . import datasets
+
+    failed = 0
+    for entry in datasets.select(options.names):
+        try:
+            print(datasets.fetch(entry))
+        except datasets.DownloadError as error:
+            print(f"deepred: {error}", file=sys.stderr)
+            failed += 1
+    return 1 if failed else 0
+
+
+# Types of options ---------------------------------------------------------------------------------
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 255:
+        raise argparse.ArgumentTypeError(f"must be above 0 and below 255, got {text}")
+    return value
+
+
+def _whole(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return value
+
+
+def _natural(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0, got {text}")
+    return value
+
+
+# argparse names the type in its message: "invalid number value: 'abc'".
+_positive.__name__, _whole.__name__, _natural.__name__ = "number", "whole number", "whole number"
+
+if __name__ == "__main__":
+    sys.exit(main())

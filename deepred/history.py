@@ -1,0 +1,55 @@
+"""The record of a run, one row an iteration, without waiting for the device in the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from .solver import TERMS, State
+
+_INDEX = ("run", "iteration", "seconds")
+
+
+class History:
+    """Rows of a run's states and of what a callback measured on them."""
+
+    def __init__(self, rows: list[dict[str, float]] | None = None) -> None:
+        self._rows = list(rows or [])
+        self._waiting: list[tuple[State, dict[str, float]]] = []
+
+    def add(self, run: int, state: State, measured: Mapping[str, float] | None) -> None:
+        """Append a state. One whose iteration was there already, after a return, replaces what
+        followed it."""
+        self._waiting.append((state, {"run": run, **(measured or {})}))
+
+    def rows(self, run: int | None = None, until: int | None = None) -> list[dict[str, float]]:
+        """The rows as plain numbers; of `run`, only those up to iteration `until`."""
+        if self._waiting:
+            table = torch.stack(
+                [torch.stack([state.terms[t].float() for t in TERMS]) for state, _ in self._waiting]
+            ).tolist()
+            for (state, measured), terms in zip(self._waiting, table):
+                index = {"iteration": state.k, "seconds": state.seconds}
+                row = {**measured, **index, **dict(zip(TERMS, terms))}
+                while self._rows and (self._rows[-1]["run"], self._rows[-1]["iteration"]) >= (
+                    row["run"],
+                    row["iteration"],
+                ):
+                    self._rows.pop()
+                self._rows.append(row)
+            self._waiting = []
+        if run is None:
+            return self._rows
+        return [r for r in self._rows if r["run"] < run or r["iteration"] <= until]
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """One array a column; NaN where a row has no such entry."""
+        rows = self.rows()
+        extra = [key for row in rows for key in row if key not in (*_INDEX, *TERMS)]
+        names = [*_INDEX, *TERMS, *dict.fromkeys(extra)]
+        columns = {n: np.array([row.get(n, np.nan) for row in rows], float) for n in names}
+        for name in ("run", "iteration"):
+            columns[name] = columns[name].astype(int)
+        return columns

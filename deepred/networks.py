@@ -1,0 +1,136 @@
+"""The untrained network T_theta(z): the deep image prior's hourglass with skip connections.
+
+Written from the description in Ulyanov, Vedaldi and Lempitsky, "Deep Image Prior" (CVPR 2018),
+whose Apache-2.0 code was studied; the DeepRED paper uses "the same network" (Section 4).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from .errors import InputError
+
+
+def _convolution(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, padding_mode="reflect")
+
+
+def _normalised(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
+    """Convolution, batch normalisation, LeakyReLU: the unit every part of the network is made of."""
+    return [
+        _convolution(inputs, outputs, kernel, stride),
+        nn.BatchNorm2d(outputs, track_running_stats=False),
+        nn.LeakyReLU(0.2, inplace=True),
+    ]
+
+
+class _Scale(nn.Module):
+    """One level of the hourglass: halve, recurse into the next level, double, merge the skip."""
+
+    def __init__(self, inputs: int, channels: int, skip: int, deeper: nn.Module | None) -> None:
+        super().__init__()
+        self.skip = nn.Sequential(*_normalised(inputs, skip, kernel=1)) if skip else None
+        self.down = nn.Sequential(
+            *_normalised(inputs, channels, stride=2), *_normalised(channels, channels)
+        )
+        self.deeper = deeper
+        self.upsample = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
+        self.up = nn.Sequential(
+            nn.BatchNorm2d(skip + channels, track_running_stats=False),
+            *_normalised(skip + channels, channels),
+            *_normalised(channels, channels, kernel=1),
+        )
+
+    def forward(self, t: Tensor) -> Tensor:  # (N, inputs, h, w) -> (N, channels, h, w)
+        low = self.down(t)  # (N, channels, h/2, w/2)
+        if self.deeper is not None:
+            low = self.deeper(low)
+        high = self.upsample(low)
+        if self.skip is not None:
+            high = torch.cat([self.skip(t), high], dim=1)
+        return self.up(high)
+
+
+class SkipNetwork(nn.Module):
+    """DIP's encoder-decoder with skip connections, x = T_theta(z) (Section 2.2).
+
+    With the paper's sizes (32 input channels, 128 channels on each of 5 scales, 4 skip channels,
+    3 output channels) it has 2,217,831 parameters. Reflection padding, LeakyReLU(0.2), batch
+    normalisation by the image's own statistics always, bilinear upsampling and a sigmoid at the end.
+
+    Parameters
+    ----------
+    inputs, outputs : channels of z and of the image.
+    channels : width of every scale; 16 to 64 follow the curve of 128 at a fraction of its cost.
+    scales : number of times the resolution is halved.
+    skip : channels of each skip connection, 0 for none.
+    size : (height, width) of the image. Inside, z is larger: a multiple of ``2**scales``, at least
+        twice that, so that any size from 1 px up works; the output is cropped to `size`.
+    """
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        *,
+        inputs: int = 32,
+        outputs: int = 3,
+        channels: int = 128,
+        scales: int = 5,
+        skip: int = 4,
+    ) -> None:
+        super().__init__()
+        for name, value, least in [
+            ("height", size[0], 1),
+            ("width", size[1], 1),
+            ("inputs", inputs, 1),
+            ("outputs", outputs, 1),
+            ("channels", channels, 1),
+            ("scales", scales, 1),
+            ("skip", skip, 0),
+        ]:
+            if value < least:
+                raise InputError(f"network {name} must be at least {least}, got {value}")
+        self.size = tuple(size)
+        self.input_shape = (1, inputs, *(padded(side, scales) for side in size))
+        body: nn.Module | None = None
+        for level in reversed(range(scales)):
+            body = _Scale(inputs if level == 0 else channels, channels, skip, body)
+        self.body = body
+        self.head = nn.Sequential(_convolution(channels, outputs, kernel=1), nn.Sigmoid())
+
+    def forward(self, z: Tensor) -> Tensor:  # (1, inputs, padded h, padded w) -> (1, outputs, h, w)
+        height, width = self.size
+        return self.head(self.body(z)[..., :height, :width])
+
+
+class FreeImage(nn.Module):
+    """A "network" whose parameters are the image itself: T_theta(z) = theta.
+
+    It turns the solver into RED by ADMM without the deep image prior, and with a linear denoiser
+    the problem becomes quadratic, which the tests solve by hand.
+    """
+
+    def __init__(self, image: Tensor) -> None:
+        super().__init__()
+        self.image = nn.Parameter(image.clone())
+        self.input_shape = (1,)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.image
+
+
+def padded(side: int, scales: int) -> int:
+    """The side of z for an image side: a multiple of ``2**scales``, at least two of them.
+
+    Two, because reflection padding and batch statistics need more than one pixel at the bottom.
+    """
+    stride = 2**scales
+    return max(2, math.ceil(side / stride)) * stride
+
+
+def parameter_count(network: nn.Module) -> int:
+    """Number of trainable parameters."""
+    return sum(p.numel() for p in network.parameters() if p.requires_grad)

@@ -1,0 +1,82 @@
+"""What the notebooks share: their parameters, checked, as papermill only warns of unknown ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from . import datasets, experiments
+from .errors import InputError
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """The parameters of every notebook, as papermill sets them (`-p profile smoke`)."""
+
+    profile: str = "quick"  # whose stored results are shown; smoke shortens the live parts, too
+    images: list[str] | None = None  # of the live part, "builtin/chelsea" or "cset9/house"
+    seeds: list[int] | None = None  # of the live part
+    iterations: int | None = None  # of the live part
+    device: str = "auto"
+    results: str = "../data/results"  # folder with a folder of CSVs for each profile
+    figures: str = ""  # folder to save figures to, none if empty
+
+    def live(self, iterations: int) -> int:
+        """How many iterations a live part takes: those asked for, few in profile smoke."""
+        if self.iterations is not None:
+            return self.iterations
+        return min(iterations, 40) if self.profile == "smoke" else iterations
+
+    def stored(self, profile: str | None = None) -> Path:
+        """The folder of the stored results of a profile, the parameters' own unless named."""
+        return Path(self.results) / (profile or self.profile)
+
+
+def parameters(variables: Mapping[str, object]) -> Parameters:
+    """The parameters among a notebook's variables: call it with `globals()` in the second cell.
+
+    Raises
+    ------
+    InputError
+        If there is a plain variable that is no parameter (papermill's misspelt ones end up as
+        such), or a value is of the wrong kind.
+    """
+    known = {field.name for field in fields(Parameters)}
+    plain = (str, int, float, bool, list, tuple, dict, type(None))
+    given = {
+        name: value
+        for name, value in variables.items()
+        if not name.startswith("_") and name not in ("In", "Out") and isinstance(value, plain)
+    }
+    for name in given:
+        if name not in known:
+            raise InputError(f"unknown parameter {name!r}; known are {', '.join(sorted(known))}")
+    p = Parameters(**given)
+    if p.profile not in experiments.PROFILES:
+        raise InputError(
+            f"profile must be one of {', '.join(experiments.PROFILES)}, got {p.profile!r}"
+        )
+    if p.device not in ("auto", "cpu", "cuda"):
+        raise InputError(f"device must be auto, cpu or cuda, got {p.device!r}")
+    if p.iterations is not None and (not _whole(p.iterations) or p.iterations < 1):
+        raise InputError(f"iterations must be a whole number of at least 1, got {p.iterations!r}")
+    if p.seeds is not None:
+        if not isinstance(p.seeds, (list, tuple)) or not all(_whole(s) for s in p.seeds):
+            raise InputError(f"seeds must be a list of whole numbers, got {p.seeds!r}")
+        if not p.seeds or min(p.seeds) < 0:
+            raise InputError(f"seeds must be one or more numbers of at least 0, got {p.seeds!r}")
+    if p.images is not None:
+        if not isinstance(p.images, (list, tuple)) or not p.images:
+            raise InputError(f"images must be a list such as ['builtin/chelsea'], got {p.images!r}")
+        for image in p.images:
+            dataset, _, name = str(image).partition("/")
+            datasets.load(dataset, name)  # says what is wrong with it
+    for name in ("results", "figures"):
+        if not isinstance(getattr(p, name), str):
+            raise InputError(f"{name} must be the path of a folder, got {getattr(p, name)!r}")
+    return p
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

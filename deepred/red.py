@@ -1,0 +1,103 @@
+"""Regularisation by denoising (RED): Eq. (3), its gradient, the x-updates, and RED on its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+Denoise = Callable[[Tensor], Tensor]
+
+
+def rho(x: Tensor, fx: Tensor) -> Tensor:
+    """The regulariser of Eq. (3), 1/2 x^T (x - f(x)), from x and f(x); a scalar tensor."""
+    return 0.5 * torch.sum(x * (x - fx))
+
+
+def gradient(x: Tensor, fx: Tensor) -> Tensor:
+    """The gradient of rho, x - f(x), exact where f is homogeneous with a symmetric Jacobian.
+
+    NLM, BM3D and most learned denoisers have no symmetric Jacobian (Reehorst and Schniter 2018):
+    for them this is RED's definition, not the derivative of Eq. (3).
+    """
+    return x - fx
+
+
+def fixed_point(fx: Tensor, v: Tensor, lam: Tensor | float, mu: Tensor | float) -> Tensor:
+    """Eq. (11): x_{j+1} = (lam f(x_j) + mu v) / (lam + mu), with v = T_theta(z) + u."""
+    return (lam * fx + mu * v) / (lam + mu)
+
+
+def steepest_descent(
+    x: Tensor, fx: Tensor, v: Tensor, lam: Tensor | float, mu: Tensor | float, c: float
+) -> Tensor:
+    """Eq. (12): x_{j+1} = x_j - c [lam (x_j - f(x_j)) + mu (x_j - v)], with v = T_theta(z) + u.
+
+    For f with eigenvalues in [0, 1] it descends where c < 2 / (lam + mu); at c = 1 / (lam + mu)
+    it is Eq. (11).
+    """
+    return x - c * (lam * gradient(x, fx) + mu * (x - v))
+
+
+def solve(
+    y: Tensor,
+    H,
+    denoise: Denoise,
+    lam: float,
+    *,
+    method: str = "fixed-point",
+    c: float | None = None,
+    clip: bool = False,
+    x0: Tensor | None = None,
+    cg_steps: int = 30,
+    cg_tolerance: float = 1e-8,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """RED on its own: minimise 1/2 ||Hx - y||^2 + lam/2 x^T (x - f(x)), Eq. (1) with Eq. (3).
+
+    Yields (x_{k+1}, f(x_k)) after each iteration, without end; the caller stops. Romano, Elad and
+    Milanfar (2017), their fixed-point strategy, (H^T H + lam I) x_{k+1} = H^T y + lam f(x_k), by
+    conjugate gradients, or steepest descent with step c (1 / (1 + lam) unless given, which is
+    stable for ||H|| <= 1).
+
+    Parameters
+    ----------
+    y : the measurement.
+    H : an operator with `adjoint`.
+    denoise : x -> f(x), the noise level already chosen.
+    lam : weight of the prior, above 0.
+    clip : keep x in [0, 1] after each iteration.
+    x0 : where to start, H^T y unless given.
+    """
+    back = H.adjoint(y)
+    x = back.clone() if x0 is None else x0.clone()
+
+    def normal(t: Tensor) -> Tensor:
+        return H.adjoint(H(t)) + lam * t
+
+    while True:
+        fx = denoise(x)
+        if method == "fixed-point":
+            x = _conjugate_gradients(normal, back + lam * fx, x, cg_steps, cg_tolerance)
+        else:
+            step = 1 / (1 + lam) if c is None else c
+            x = x - step * (H.adjoint(H(x)) - back + lam * gradient(x, fx))
+        x = x.clamp(0, 1) if clip else x
+        yield x, fx
+
+
+def _conjugate_gradients(A, b: Tensor, x: Tensor, steps: int, tolerance: float) -> Tensor:
+    """Solve A x = b for a symmetric positive definite A, from x on, to a relative residual."""
+    r = b - A(x)
+    p, rr = r, torch.sum(r * r)
+    stop = tolerance**2 * torch.sum(b * b)
+    for _ in range(steps):
+        if rr <= stop:
+            break
+        Ap = A(p)
+        alpha = rr / torch.sum(p * Ap)
+        x = x + alpha * p
+        r = r - alpha * Ap
+        rr, before = torch.sum(r * r), rr
+        p = r + (rr / before) * p
+    return x

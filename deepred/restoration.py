@@ -1,0 +1,305 @@
+"""`restore`: from a measurement to an image, with everything around Algorithm 1.
+
+Builds the network, runs the solver (several times where the settings ask for a mean over runs),
+keeps the history and checkpoints.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+from torch import Tensor, nn
+
+from . import __version__, denoisers, red
+from .errors import InputError
+from .files import Checkpoint
+from .history import History
+from .networks import SkipNetwork, padded
+from .noise import noise_level
+from .operators import Identity
+from .settings import METHODS, Settings, preset
+from .solver import ADMM, State, iterate
+
+logger = logging.getLogger(__name__)
+
+Callback = Callable[[State], Mapping[str, float] | None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `restore` returns.
+
+    `image` (1, C, H, W) is the mean of `images`, one for each run. `history` has one row an
+    iteration, the runs one after the other: ``run``, ``iteration``, ``seconds``, the terms of
+    `deepred.solver.State` and whatever the callback returned (NaN where it returned nothing).
+    """
+
+    image: Tensor
+    images: list[Tensor]
+    history: dict[str, np.ndarray]
+    settings: Settings
+    method: str
+    sigma: float | None
+    seed: int
+    seconds: float
+
+    def curve(self, name: str, run: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Iterations and values of a column of the history, where it has one."""
+        rows = (self.history["run"] == run) & ~np.isnan(self.history[name])
+        return self.history["iteration"][rows], self.history[name][rows]
+
+
+def restore(
+    y: Tensor,
+    H: Callable[[Tensor], Tensor] | None = None,
+    *,
+    method: str = "deepred",
+    denoiser: str | Callable[[Tensor, float], Tensor] | None = None,
+    settings: Settings | None = None,
+    sigma: float | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    shape: tuple[int, int, int] | None = None,
+    network: Callable[[], nn.Module] | None = None,
+    callback: Callback | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_seconds: float = 30.0,
+) -> Result:
+    """Restore an image from a measurement y = H x + noise.
+
+    Parameters
+    ----------
+    y : measurement; for denoising the noisy image, (1, C, H, W) in [0, 1].
+    H : operator, image -> measurement; None is the identity (denoising).
+    method : "deepred", "dip" (the same loop with lam = mu = 0) or "red" (no network).
+    denoiser : a name ("nlm", "bm3d", "tv") or a callable f(x, sigma); the settings' unless given.
+    settings : preset `fast` for denoising unless given.
+    sigma : noise level of y in image units. Where the settings need it and it is not given, it is
+        estimated with scikit-image (denoising only).
+    seed : run r uses 1000 seed + r for theta, z and the noise on z.
+    device : "auto" (CUDA where there is one), "cpu" or "cuda".
+    shape : (C, H, W) of the image, y's unless given.
+    network : makes a fresh module z -> image with an attribute `input_shape`; DIP's unless given.
+    callback : called with every state; what it returns is added to the history.
+    checkpoint : file to save to now and then and on Ctrl-C, and to continue from. One that
+        belongs to other input or settings is refused. Removed at the end.
+    checkpoint_seconds : least time between two saves.
+
+    Raises
+    ------
+    InputError
+        If something does not fit; see the message.
+    DivergedError
+        If the fit collapses again and again.
+    """
+    if method not in METHODS:
+        raise InputError(f"unknown method {method!r}; known are {', '.join(METHODS)}")
+    H = Identity() if H is None else H
+    settings = preset("fast", "denoise", method) if settings is None else settings
+    if method == "dip":
+        settings = settings.as_dip()
+    check_measurement(y)
+    device = pick_device(device)
+    y = y.to(device)
+    shape = tuple(y.shape[1:]) if shape is None else tuple(shape)
+    name = denoiser if denoiser is not None else settings.denoiser
+    denoise = denoisers.named(name) if isinstance(name, str) else name
+    if settings.growth and sigma is None:
+        sigma = noise_level(y)
+        logger.warning("noise level not given; estimated: sigma = %.1f of 255", 255 * sigma)
+
+    def make_network() -> nn.Module:
+        return network() if network is not None else dip_network(shape, settings)
+
+    if method == "red":
+        return _red(y, H, denoise, settings, sigma, seed, callback)
+
+    identity = fingerprint(y, H, method, name, settings, sigma, seed, shape, device)
+    store = Checkpoint(checkpoint, identity, checkpoint_seconds)
+    saved = store.load(device) or {"images": [], "rows": [], "solver": None}
+    images, history = saved["images"], History(saved["rows"])
+    if saved["rows"]:
+        last = saved["rows"][-1]
+        logger.warning(
+            "continuing from the checkpoint: run %d of %d, iteration %d",
+            last["run"] + 1, settings.runs, last["iteration"],
+        )  # fmt: skip
+
+    for run in range(len(images), settings.runs):
+        run_seed = 1000 * seed + run
+        z, net = initialise(make_network, settings, run_seed, y)
+        with ThreadPoolExecutor(max_workers=1) as executor:
+            solver = ADMM(
+                y, H, net, z, denoise, settings, sigma=sigma, seed=run_seed, executor=executor
+            )
+            if saved["solver"] is not None:
+                solver.load_state_dict(saved["solver"])
+                saved["solver"] = None
+            _drive(solver, run, images, history, callback, store)
+        images.append(solver.estimate)
+        store.save({"images": images, "rows": history.rows(), "solver": None})
+    store.remove()
+    return _finish(images, history, settings, method, sigma, seed)
+
+
+def _drive(solver: ADMM, run: int, images, history: History, callback, store: Checkpoint) -> None:
+    """One run to its end; what is saved is the last snapshot found good, never a half step."""
+    good = solver.state_dict()
+
+    def save() -> None:
+        rows = history.rows(run, good["k"])
+        store.save({"images": images, "rows": rows, "solver": good})
+
+    try:
+        for state, good in iterate(solver):
+            history.add(run, state, callback(state) if callback else None)
+            if store.due():
+                save()
+    except KeyboardInterrupt:
+        save()
+        raise
+
+
+def _red(y, H, denoise, settings, sigma, seed, callback) -> Result:
+    """RED alone (deepred.red.solve), told in the states of Algorithm 1 with T(z) = x and u = 0."""
+    if denoise is None:
+        raise InputError("method 'red' needs a denoiser")
+    history, started = History(), time.perf_counter()
+    iterates = red.solve(
+        y, H, lambda x: denoise(x, settings.sigma_f), settings.lam,
+        method=settings.x_update, c=settings.c, clip=settings.clip_x,
+    )  # fmt: skip
+    for k, (x, fx) in zip(range(1, settings.iterations + 1), iterates):
+        residual = H(x) - y
+        data, rho = 0.5 * residual.square().sum(), red.rho(x, fx)
+        zero = torch.zeros_like(data)
+        terms = {
+            "data": data, "rho": rho, "objective": data + settings.lam * rho,
+            "augmented": data, "gap": zero, "residual": residual.square().mean().sqrt(),
+            "lam": zero + settings.lam, "mu": zero,
+        }  # fmt: skip
+        seconds = time.perf_counter() - started
+        state = State(k, x, x, torch.zeros_like(x), fx, x, terms, seconds)
+        history.add(0, state, callback(state) if callback else None)
+    return _finish([x], history, settings, "red", sigma, seed)
+
+
+def _finish(images, history, settings, method, sigma, seed) -> Result:
+    columns = history.columns()
+    each = [columns["seconds"][columns["run"] == run].max() for run in range(len(images))]
+    image = torch.stack(images).mean(0)
+    return Result(image, images, columns, settings, method, sigma, seed, float(sum(each)))
+
+
+def initialise(
+    make_network: Callable[[], nn.Module], settings: Settings, seed: int, y: Tensor
+) -> tuple[Tensor, nn.Module]:
+    """z and a network with random theta, both from `seed`, on y's device and in its precision.
+
+    The global random state is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = make_network()
+        z = torch.empty(net.input_shape)
+        if settings.input_distribution == "gaussian":
+            z.normal_(0, settings.input_scale)
+        else:
+            z.uniform_(0, settings.input_scale)
+    return z.to(y), net.to(y)
+
+
+def dip_network(shape: tuple[int, int, int], settings: Settings) -> SkipNetwork:
+    """DIP's network for an image of `shape` (C, H, W), of the settings' sizes."""
+    return SkipNetwork(
+        shape[1:],
+        inputs=settings.input_channels,
+        outputs=shape[0],
+        channels=settings.channels,
+        scales=settings.scales,
+        skip=settings.skip,
+    )
+
+
+def check_measurement(y: Tensor) -> None:
+    """Refuse what is no measurement: not a floating tensor (1, C, ...), empty, or not finite."""
+    if not isinstance(y, Tensor) or not y.is_floating_point() or y.ndim < 3:
+        raise InputError("y must be a float tensor (1, C, H, W); see deepred.images.to_tensor")
+    if y.shape[0] != 1:
+        raise InputError(f"one image at a time: y must be (1, C, H, W), got {tuple(y.shape)}")
+    if y.numel() == 0:
+        raise InputError(f"y is empty: shape {tuple(y.shape)}")
+    if not torch.isfinite(y).all():
+        raise InputError("y contains NaN or infinity: replace those values, or mask them")
+
+
+def pick_device(device: str) -> str:
+    """ "auto" to what there is; anything else checked."""
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputError(f"device must be auto, cpu or cuda, got {device!r}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("device cuda: torch sees no CUDA device here; use cpu or auto")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+def memory_needed(shape: tuple[int, int, int], settings: Settings, method: str = "deepred") -> int:
+    """About how many bytes a run takes at its peak, for an image (C, H, W).
+
+    What the backward pass keeps of each scale, theta with Adam's moments and the solver's copies,
+    and the images; measured to be within a third of the truth from 64 to 1024 pixels a side.
+    """
+    pixels = padded(shape[1], settings.scales) * padded(shape[2], settings.scales)
+    images = 30 * pixels * shape[0]
+    if method == "red":
+        return 4 * images
+    full_scale = 3 * settings.input_channels + 4 * settings.skip + 17 * settings.channels
+    activations = pixels * (full_scale + 17 * settings.channels / 3)
+    theta = 9 * (2 * settings.scales * settings.channels**2 + settings.channels**2)
+    return int(4 * (images + activations + 6 * theta) + 110e6)  # and torch's own buffers
+
+
+def check_memory(shape: tuple[int, int, int], settings: Settings, method: str, device: str) -> None:
+    """Say before a run that it cannot fit.
+
+    Raises
+    ------
+    InputError
+        If `memory_needed` is more than the device has free.
+    """
+    needed = memory_needed(shape, settings, method)
+    if device == "cuda":
+        free = torch.cuda.mem_get_info()[0]
+    else:
+        free = psutil.virtual_memory().available
+    if needed > free:
+        raise InputError(
+            f"an image of {shape[2]}x{shape[1]} with {settings.channels} channels needs about "
+            f"{needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free: use --preset fast "
+            "(fewer channels), or a smaller image"
+        )
+
+
+def fingerprint(
+    y: Tensor, H, method: str, denoiser, settings: Settings, sigma, seed, shape, device
+) -> str:
+    """A hash of everything that a run's result depends on. H enters by what it does to noise."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        probe = torch.rand(1, *shape).to(y)
+    name = denoiser if isinstance(denoiser, str | None) else getattr(denoiser, "__qualname__", "f")
+    told = [method, name, settings.as_dict(), sigma, seed, shape, device, str(y.dtype)]
+    told += [torch.__version__, __version__]
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    for tensor in (y, H(probe)):
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,121 @@
+"""Computes the runs of a plan with local worker processes, each run into the store once."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import traceback
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from queue import Empty
+
+import torch
+
+from . import experiments
+from .experiments import Run
+from .progress import Progress
+from .restoration import pick_device
+from .store import Store
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of the runs of a plan."""
+
+    done: list[tuple[Run, dict]]
+    absent: list[tuple[Run, str]]  # not computed: the image is not on this machine
+    failed: list[tuple[Run, str]]  # with the traceback
+
+
+def compute(
+    runs: list[Run], store: Store, *, device: str = "auto", workers: int | None = None
+) -> Outcome:
+    """Compute what the store does not have yet.
+
+    `workers` processes share the cores: two runs of a narrow network beside each other take little
+    more time than one on both cores. One worker on a GPU.
+    """
+    device = pick_device(device)
+    outcome = Outcome([], [], [])
+    wanted = []
+    for run in runs:
+        reason = experiments.missing(run)
+        outcome.absent.append((run, reason)) if reason else wanted.append(run)
+    cores = os.cpu_count() or 1
+    workers = workers or (1 if device == "cuda" else cores)
+    workers = max(1, min(workers, len(wanted)))
+    # Longest first, so that no worker sits idle at the end.
+    wanted.sort(key=lambda run: -run.iterations)
+    context = multiprocessing.get_context("spawn")
+    with context.Manager() as manager:
+        queue = manager.Queue()
+        pool = ProcessPoolExecutor(
+            workers, context, initializer=_prepare, initargs=(max(1, cores // workers),)
+        )
+        with Progress(sum(run.iterations for run in wanted), "runs") as progress:
+            futures = {
+                pool.submit(_work, number, run, str(store.folder), device, queue): run
+                for number, run in enumerate(wanted)
+            }
+            try:
+                _follow(futures, wanted, queue, progress, outcome)
+                pool.shutdown()
+            except KeyboardInterrupt:  # the workers have had it too, and save their runs
+                pool.shutdown(cancel_futures=True)
+                raise
+    return outcome
+
+
+def _follow(futures, wanted, queue, progress: Progress, outcome: Outcome) -> None:
+    """Tell what the workers say until all are done."""
+    counts = [0] * len(wanted)
+    open_futures = set(futures)
+    while open_futures:
+        try:
+            number, count, psnr = queue.get(timeout=0.2)
+            counts[number] = max(counts[number], count)
+            run = wanted[number]
+            note = f"{run.title} {psnr:.2f} dB"
+            progress.update(sum(counts), f"{len(wanted) - len(open_futures)}/{len(wanted)}  {note}")
+            continue
+        except Empty:
+            pass
+        for future in [f for f in open_futures if f.done()]:
+            open_futures.remove(future)
+            run = futures[future]
+            counts[wanted.index(run)] = run.iterations
+            record, error = future.result()
+            if error:
+                outcome.failed.append((run, error))
+                progress.line(f"failed: {run.title}: {error.strip().splitlines()[-1]}")
+                continue
+            outcome.done.append((run, record))
+            progress.line(
+                f"{len(outcome.done):3d}/{len(wanted)}  {run.title:28s} "
+                f"{record['metrics']['psnr']:6.2f} dB  {record['seconds']:7.1f} s"
+            )
+
+
+def _prepare(threads: int) -> None:
+    torch.set_num_threads(threads)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    # A scheduler's polite end is taken as Ctrl-C: the run saves itself and can continue.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def _work(number: int, run: Run, folder: str, device: str, queue) -> tuple[dict | None, str]:
+    """One run in a worker: its record, or the traceback of what stopped it."""
+    told = {"before": 0, "last": 0}
+
+    def progress(k: int, psnr: float) -> None:
+        if k < told["last"]:  # the next of the run's restarts
+            told["before"] += run.settings.iterations
+        told["last"] = k
+        queue.put((number, told["before"] + k, psnr))
+
+    try:
+        return experiments.execute(run, Store(folder), device=device, progress=progress), ""
+    except Exception:
+        return None, traceback.format_exc()

@@ -1,0 +1,200 @@
+"""Every number a run depends on, as one frozen dataclass, and the presets built from it.
+
+`paper` is Table 1 and the paper's text; `authors` is what the authors' released notebooks do
+instead. The two differ in nothing but the fields below, so each deviation can be switched on its
+own. `fast` and `best` are ours.
+
+Noise levels here are in image units: the sigma_f = 3 of Table 1 is written 3 / 255.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from .errors import InputError
+
+METHODS = ("deepred", "dip", "red")
+PRESETS = ("paper", "authors", "fast", "best")
+TASKS = ("denoise",)
+
+_CHOICES = {
+    "input_distribution": ("gaussian", "uniform"),
+    "optimizer": ("adam", "gradient-descent"),
+    "data_term": ("sum", "mean"),
+    "x_update": ("fixed-point", "steepest-descent"),
+    "x_start": ("measurement", "zeros"),
+    "x_sees": ("after", "before"),
+    "result": ("x", "network", "x-u"),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of Algorithm 1. The defaults are preset `paper` for denoising.
+
+    Raises
+    ------
+    InputError
+        If a field is outside its range; the message names the field and the range.
+    """
+
+    # The network T_theta and its input z (Section 4; Table 1's sigma_noise is `input_noise`).
+    channels: int = 128
+    scales: int = 5
+    skip: int = 4
+    input_channels: int = 32
+    input_distribution: str = "gaussian"  # z ~ N(0, input_scale^2), or uniform on [0, input_scale)
+    input_scale: float = 0.1
+    input_noise: float = 0.033  # standard deviation of the fresh noise added to z at each step
+
+    # The Theta-update, Eq. (7). The paper says "steepest descent"; its learning rates are Adam's.
+    optimizer: str = "adam"
+    learning_rate: float = 0.01
+    lr_decay: float = 1.0  # the learning rate is multiplied by this ...
+    lr_decay_every: int = 1000  # ... every so many iterations
+    theta_steps: int = 1
+    data_term: str = "sum"  # sums of squares as in Eq. (7), or means over each term's own pixels
+
+    # The prior, Eq. (3), and its two weights.
+    denoiser: str | None = "nlm"
+    sigma_f: float = 3 / 255
+    denoise_every: int = 10
+    lag: int = 0  # intervals by which f(x) is late: 0 is Eq. (11), 1 the authors' thread
+    lam: float = 0.5
+    mu: float = 0.5
+
+    # The x-update, Eq. (11) or (12).
+    x_update: str = "fixed-point"
+    c: float = 0.5  # the step of Eq. (12)
+    inner_steps: int = 1  # J
+    x_start: str = "measurement"
+    x_sees: str = "after"  # T_theta(z) after the Theta-step as in Algorithm 1, or before it
+    clip_x: bool = False
+
+    # The controller: each time the fit reaches the target, lam and mu grow by a share of their
+    # start, and the target moves a little. 0 keeps them constant, as the paper's text has it.
+    growth: float = 0.0
+    growth_db: float = 0.01
+    residual_target: float = 1.02  # in units of the noise level
+    clipped: bool = False  # the noise level allows for a y clipped to [0, 1]
+
+    # What is returned.
+    iterations: int = 5000
+    result: str = "x"
+    smoothing: float = 0.99  # exponential average over iterations, 0 for none
+    runs: int = 2  # mean over this many runs, each with its own z and theta
+
+    # Survival: look every so often, and go back if the fit has fallen by so much.
+    check_every: int = 25
+    collapse_db: float = 5.0
+    max_rollbacks: int = 3
+
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise InputError(
+                    f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}"
+                )
+        for name in ["channels", "scales", "input_channels", "lr_decay_every", "theta_steps", "denoise_every", "inner_steps", "iterations", "runs", "check_every"]:
+            self._require(name, int, lambda v: v >= 1, "a whole number of at least 1")
+        for name in ("skip", "lag", "max_rollbacks"):
+            self._require(name, int, lambda v: v >= 0, "a whole number of at least 0")
+        for name in ("learning_rate", "lr_decay", "input_scale", "c", "residual_target"):
+            self._require(name, float, lambda v: 0 < v < float("inf"), "a number above 0")
+        for name in ("input_noise", "lam", "mu", "growth", "growth_db", "sigma_f", "collapse_db"):
+            self._require(name, float, lambda v: 0 <= v < float("inf"), "a number of at least 0")
+        for name in ("clip_x", "clipped"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(f"{name} must be true or false, got {getattr(self, name)!r}")
+        self._require("smoothing", float, lambda v: 0 <= v < 1, "in [0, 1)")
+        if self.lam > 0 and self.mu == 0:
+            raise InputError("mu must be above 0 where lam is: without it x has no tie to y")
+        if self.lam > 0 and self.denoiser is None:
+            raise InputError("lam above 0 needs a denoiser")
+
+    def _require(self, name: str, kind: type, valid, wanted: str) -> None:
+        value = getattr(self, name)
+        numeric = isinstance(value, (int, kind)) and not isinstance(value, bool)
+        if not numeric or not valid(value):
+            raise InputError(f"{name} must be {wanted}, got {value!r}")
+
+    def replace(self, **changes) -> Settings:
+        """A copy with some fields changed; an unknown name is refused."""
+        known = {field.name for field in dataclasses.fields(self)}
+        for name in changes:
+            if name not in known:
+                raise InputError(f"unknown setting {name!r}; known are {', '.join(sorted(known))}")
+        return dataclasses.replace(self, **changes)
+
+    def as_dict(self) -> dict:
+        """The fields as plain types, for records."""
+        return dataclasses.asdict(self)
+
+    def as_dip(self) -> Settings:
+        """The deep image prior, Eq. (2): the same loop with lam = mu = 0 and no denoiser."""
+        return self.replace(lam=0.0, mu=0.0, growth=0.0, denoiser=None, result="network")
+
+
+# Table 1 of the paper (the denoising row gives 5000 iterations, the run-time paragraph 1800).
+_PAPER = {"denoise": Settings()}
+
+# What the authors' notebooks do where the paper's text says otherwise.
+_AUTHORS = {
+    "denoise": dict(
+        input_distribution="uniform",
+        learning_rate=0.008,
+        iterations=6000,
+        data_term="mean",
+        lag=1,
+        x_sees="before",
+        clip_x=True,
+        growth=0.06,  # of .5: lam and mu grow by .03 when the fit passes 20 dB, 20.01 dB, ...
+        result="network",
+        runs=1,
+    ),
+}
+
+# DIP's released code, which the paper ran as it is for its DIP numbers (uniform input, and early
+# stopping after the 1800 iterations of the run-time paragraph).
+_DIP = {"denoise": dict(input_distribution="uniform", input_noise=1 / 30, iterations=1800)}
+
+# Narrow networks peak as high as wide ones and overfit later, and the mean of several narrow runs
+# beats one wide run at less cost; the controller keeps DeepRED from overfitting.
+_FAST = {"denoise": dict(channels=16, iterations=1500, runs=2, clipped=True)}
+_BEST = {"denoise": dict(channels=64, iterations=2400, runs=4, clipped=True)}
+
+
+def preset(name: str, task: str = "denoise", method: str = "deepred") -> Settings:
+    """The settings of a preset for a task and a method.
+
+    Parameters
+    ----------
+    name : "paper", "authors", "fast" or "best".
+    task : "denoise".
+    method : "deepred", or "dip" for the deep image prior as its authors released it, with the
+        preset's network and number of runs.
+
+    Raises
+    ------
+    InputError
+        If there is no such preset, task or method.
+    """
+    for what, value, known in [
+        ("preset", name, PRESETS),
+        ("task", task, TASKS),
+        ("method", method, METHODS),
+    ]:
+        if value not in known:
+            raise InputError(f"unknown {what} {value!r}; known are {', '.join(known)}")
+    settings = _PAPER[task]
+    if name != "paper":
+        settings = settings.replace(**_AUTHORS[task])
+    if name in ("fast", "best"):
+        settings = settings.replace(**(_FAST if name == "fast" else _BEST)[task])
+    if method == "dip":
+        iterations = min(settings.iterations, _DIP[task]["iterations"])
+        settings = settings.as_dip().replace(
+            **{**_DIP[task], "iterations": iterations}, learning_rate=_PAPER[task].learning_rate
+        )
+    return settings

@@ -1,0 +1,373 @@
+"""Algorithm 1: one ADMM loop for DeepRED, for DIP (lam = mu = 0) and for every task.
+
+`ADMM` is the mathematics, one pass of the loop a call of `step`. `iterate` is the driver: it
+yields a state after each step and goes back to the last good one when the fit collapses. Neither
+sees the ground truth; metrics are the caller's.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from . import red
+from .errors import DivergedError, InputError
+from .noise import clipped_variance
+from .settings import Settings
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1  # goes up when a change makes the same settings give another result
+
+Denoiser = Callable[[Tensor, float], Tensor]
+
+TERMS = ("data", "rho", "objective", "augmented", "gap", "residual", "lam", "mu")
+
+
+@dataclass(frozen=True)
+class State:
+    """What one iteration leaves behind. Images are (1, C, H, W), detached; terms are scalars.
+
+    `terms` holds, by name: ``data`` = 1/2 ||H T(z) - y||^2 and ``rho`` of Eq. (3), both sums over
+    pixels; ``objective`` = data + lam rho, Eq. (4); ``augmented``, the value of Eq. (7) that the
+    next Theta-step descends (in sums or means, as the settings have it); ``gap`` = ||x - T(z)||,
+    the constraint of Eq. (4); ``residual``, the root mean square of H T(z) - y; ``lam``, ``mu``.
+    They stay tensors on the device: reading one waits for it.
+    """
+
+    k: int
+    estimate: Tensor  # the result if one stopped here: settings.result, smoothed
+    x: Tensor
+    u: Tensor
+    fx: Tensor
+    output: Tensor  # T_theta(z)
+    terms: dict[str, Tensor]
+    seconds: float
+
+
+class ADMM:
+    """Algorithm 1 and its variables.
+
+    Parameters
+    ----------
+    y : measurement.
+    H : callable, image -> measurement, differentiable by torch.
+    network : module, z -> image (1, C, H, W).
+    z : the fixed random input of the network.
+    denoiser : callable f(x, sigma), image and noise level -> image; not differentiated.
+        None where settings.denoiser is.
+    settings : see `Settings`.
+    sigma : noise level of y, in image units; only the controller (settings.growth) needs it.
+    seed : of the noise added to z; what step k draws depends on seed and k alone.
+    executor : where f(x) is computed beside the Theta-update (Figure 1); in line if None. The
+        result is the same.
+
+    Raises
+    ------
+    InputError
+        If the shapes do not fit, or the settings need what is not there.
+    """
+
+    def __init__(
+        self,
+        y: Tensor,
+        H: Callable[[Tensor], Tensor],
+        network: nn.Module,
+        z: Tensor,
+        denoiser: Denoiser | None,
+        settings: Settings,
+        *,
+        sigma: float | None = None,
+        seed: int = 0,
+        executor: Executor | None = None,
+    ) -> None:
+        if settings.growth and (sigma is None or sigma <= 0):
+            raise InputError("settings.growth needs the noise level: give sigma above 0")
+        if settings.denoiser is not None and denoiser is None:
+            raise InputError("these settings need a denoiser f(x, sigma)")
+        self.y, self.H, self.network, self.denoiser = y, H, network, denoiser
+        self.settings, self.seed, self.executor = settings, seed, executor
+        self.k = self.draws = self.rollbacks = 0
+        self._z, self._generator = z, torch.Generator(z.device)
+        parameters = [p for p in network.parameters() if p.requires_grad]
+        if settings.optimizer == "adam":
+            self.optimizer = torch.optim.Adam(parameters, settings.learning_rate, fused=True)
+        else:
+            self.optimizer = torch.optim.SGD(parameters, settings.learning_rate)
+
+        self._forward()
+        self.x = self._start()
+        self.u = torch.zeros_like(self.x)  # u_0 = 0
+        self.fx = self.x  # until the first f(x) arrives
+        self._pending: deque[Future | Tensor] = deque([self.x] * settings.lag)
+        self.estimate: Tensor | None = None
+        self.lam = y.new_tensor(settings.lam)
+        self.mu = y.new_tensor(settings.mu)
+        self.noise = y.new_tensor((sigma or 0.0) ** 2)
+        self._clipped = clipped_variance(sigma, y) if settings.growth and settings.clipped else None
+        # The fit at which the controller acts, in dB above that of the noise alone.
+        self.threshold = y.new_tensor(-20 * math.log10(settings.residual_target))
+        # Mean squares since the last look, for the driver, and how the last window stood.
+        self.window = y.new_zeros(())
+        self.settled: float | None = None
+        self.seconds = 0.0
+
+    # One pass of Algorithm 1 ---------------------------------------------------------------------
+
+    def step(self) -> State:
+        """Theta-update, x-update, u-update: one iteration of Algorithm 1."""
+        started = time.perf_counter()
+        self.k += 1
+        begins_interval = self.k == 1 or self.k % self.settings.denoise_every == 0
+        if begins_interval and self.denoiser is not None:
+            self._pending.append(self._denoise(self.x))  # runs beside the Theta-update, Figure 1
+        T = self.theta_update()
+        if begins_interval and self.denoiser is not None:
+            self.fx = _result(self._pending.popleft())  # of the x of `lag` intervals ago
+        self.x_update(T + self.u, repeat_denoiser=begins_interval)
+        self.u = self.u - self.x + T  # u_{k+1} = u_k - x_{k+1} + T_theta_{k+1}(z)
+        self._control(begins_interval)
+        self._average(T)
+        self.window = self.window + self._residual.detach().square().mean()
+        state = self._state()
+        self.seconds += time.perf_counter() - started
+        return state
+
+    def theta_update(self) -> Tensor:
+        """Eq. (7): gradient steps on 1/2 ||H T(z) - y||^2 + mu/2 ||x - T(z) - u||^2.
+
+        Returns the T(z) that the x- and u-updates use. Each step descends from the output that
+        the step before has left, so that Algorithm 1 costs one forward pass an iteration.
+        """
+        s = self.settings
+        decay = s.lr_decay ** ((self.k - 1) // s.lr_decay_every)
+        for group in self.optimizer.param_groups:
+            group["lr"] = s.learning_rate * decay * 0.5**self.rollbacks
+        for _ in range(s.theta_steps):
+            before = self.output.detach()
+            self.optimizer.zero_grad()
+            self._augmented().backward()
+            self.optimizer.step()
+            self._forward()
+        return self.output.detach() if s.x_sees == "after" else before
+
+    def x_update(self, v: Tensor, repeat_denoiser: bool) -> None:
+        """Eq. (8) for v = T(z) + u by J steps of Eq. (11) or (12)."""
+        s = self.settings
+        if s.lam == s.mu == 0:  # DIP: nothing ties x to f(x); Eq. (11) as mu -> 0 is x = v
+            self.x = v
+            return
+        for j in range(s.inner_steps):
+            if j > 0 and repeat_denoiser and s.lag == 0 and self.denoiser is not None:
+                self.fx = self._call_denoiser(self.x)
+            if s.x_update == "fixed-point":
+                self.x = red.fixed_point(self.fx, v, self.lam, self.mu)
+            else:
+                self.x = red.steepest_descent(self.x, self.fx, v, self.lam, self.mu, s.c)
+        if s.clip_x:
+            self.x = self.x.clamp(0, 1)
+
+    # What the steps are made of ------------------------------------------------------------------
+
+    def _forward(self) -> None:
+        """T_theta(z) at the present theta with fresh noise on z, and its data term, with graph."""
+        s = self.settings
+        z = self._z
+        if s.input_noise:
+            # A function of (seed, rollbacks, draw) alone, so that a resumed run draws the same.
+            key = (self.seed * 1_000_003 + self.rollbacks) * 1_000_003 + self.draws
+            self._generator.manual_seed(key % 2**63)
+            z = z + s.input_noise * torch.randn(
+                z.shape, generator=self._generator, device=z.device, dtype=z.dtype
+            )
+        self.output = self.network(z)
+        measured = self.H(self.output)
+        if measured.shape != self.y.shape:
+            raise InputError(
+                f"H maps the network's image to shape {tuple(measured.shape)}, "
+                f"but y has shape {tuple(self.y.shape)}"
+            )
+        self._residual = measured - self.y
+        self._data = 0.5 * self._reduce(self._residual.square())
+        self.draws += 1
+
+    def _augmented(self) -> Tensor:
+        """The objective of Eq. (7) at the present output, x and u."""
+        if self.settings.mu == 0:
+            return self._data
+        return self._data + 0.5 * self.mu * self._reduce((self.x - self.output - self.u).square())
+
+    def _reduce(self, squares: Tensor) -> Tensor:
+        return squares.sum() if self.settings.data_term == "sum" else squares.mean()
+
+    def _start(self) -> Tensor:
+        """x_0: y as in Algorithm 1, or zeros."""
+        if self.settings.x_start == "zeros":
+            return torch.zeros_like(self.output.detach())
+        if self.y.shape != self.output.shape:
+            raise InputError(
+                f"x_start='measurement' needs y of the image's shape {tuple(self.output.shape)}, "
+                f"y has {tuple(self.y.shape)}: use x_start='zeros'"
+            )
+        return self.y.clone()
+
+    def _call_denoiser(self, x: Tensor) -> Tensor:
+        return self.denoiser(x, self.settings.sigma_f)
+
+    def _denoise(self, x: Tensor) -> Future | Tensor:
+        if self.executor is None:
+            return self._call_denoiser(x)
+        return self.executor.submit(self._call_denoiser, x)
+
+    def _control(self, begins_interval: bool) -> None:
+        """Let lam and mu grow when the fit reaches the noise: the authors' rule for any sigma and H.
+
+        The noise alone leaves a residual of mean square sigma^2, or less where clipping cut it.
+        Theirs tests PSNR of T(z) against y, 20 dB at first, which is a residual of 1.02 sigma at
+        sigma = 25. Without branches, so that the device need not be waited for.
+        """
+        s = self.settings
+        if not s.growth:
+            return
+        residual = self._residual.detach()
+        if self._clipped is not None and begins_interval:  # it changes slowly
+            self.noise = self._clipped(self.y + residual).mean()
+        fit = 10 * torch.log10(self.noise / residual.square().mean())
+        reached = (fit > self.threshold).to(fit.dtype)
+        self.lam = self.lam + reached * (s.growth * s.lam)
+        self.mu = self.mu + reached * (s.growth * s.mu)
+        self.threshold = self.threshold + reached * s.growth_db
+
+    def _average(self, T: Tensor) -> None:
+        s = self.settings
+        now = {"x": self.x, "network": T, "x-u": self.x - self.u}[s.result]
+        if self.estimate is None or not s.smoothing:
+            self.estimate = now
+        else:
+            self.estimate = s.smoothing * self.estimate + (1 - s.smoothing) * now
+
+    @torch.no_grad()
+    def _state(self) -> State:
+        data = 0.5 * self._residual.square().sum()
+        rho = red.rho(self.x, self.fx) if self.denoiser is not None else torch.zeros_like(data)
+        terms = {
+            "data": data,
+            "rho": rho,
+            "objective": data + self.lam * rho,
+            "augmented": self._augmented(),
+            "gap": torch.linalg.vector_norm(self.x - self.output),
+            "residual": self._residual.square().mean().sqrt(),
+            "lam": self.lam,
+            "mu": self.mu,
+        }
+        return State(
+            self.k,
+            self.estimate,
+            self.x,
+            self.u,
+            self.fx,
+            self.output.detach(),
+            terms,
+            self.seconds,
+        )
+
+    # Saving and going back -----------------------------------------------------------------------
+
+    _CARRIED = (
+        ["k", "draws", "rollbacks", "x", "u", "fx", "estimate", "lam", "mu", "threshold", "noise", "window", "settled", "seconds"]
+    )
+
+    def state_dict(self) -> dict:
+        """All that the next step depends on, copied: tensors and plain types only."""
+        self._pending = deque(_result(p) for p in self._pending)
+        return _copied(
+            {
+                **{name: getattr(self, name) for name in self._CARRIED},
+                "pending": list(self._pending),
+                "network": self.network.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+            }
+        )
+
+    def load_state_dict(self, saved: dict) -> None:
+        """Continue from `saved` as if nothing had been between."""
+        saved = _copied(saved)
+        for name in self._CARRIED:
+            setattr(self, name, saved[name])
+        self._pending = deque(saved["pending"])
+        self.network.load_state_dict(saved["network"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.draws -= 1  # the same output again, with its graph
+        self._forward()
+
+    def trouble(self) -> str | None:
+        """What went wrong since the last look, if anything: called by the driver."""
+        mean_square = self.window.item() / self.settings.check_every
+        self.window = torch.zeros_like(self.window)
+        if not math.isfinite(mean_square):
+            return "the loss is not finite"
+        before, self.settled = self.settled, mean_square
+        if before is not None and mean_square > before * 10 ** (self.settings.collapse_db / 10):
+            return f"the fit fell by more than {self.settings.collapse_db:g} dB"
+        return None
+
+
+def iterate(solver: ADMM) -> Iterator[tuple[State, dict]]:
+    """Run a solver to settings.iterations; yields (state, last good snapshot) after each step.
+
+    Every `check_every` iterations the fit is looked at. Where it is non-finite, or its mean over
+    the interval worse than the interval's before by more than `collapse_db`, the solver goes back
+    to the last good snapshot with half the learning rate and other noise, and says so. The
+    iteration number goes back, too.
+
+    Raises
+    ------
+    DivergedError
+        After `max_rollbacks` such returns.
+    """
+    s = solver.settings
+    good = solver.state_dict()
+    while solver.k < s.iterations:
+        state = solver.step()
+        if solver.k % s.check_every == 0:
+            trouble = solver.trouble()
+            if trouble is None:
+                good = solver.state_dict()
+            elif solver.rollbacks == s.max_rollbacks:
+                raise DivergedError(
+                    f"at iteration {state.k} {trouble}, and going back {s.max_rollbacks} times did "
+                    f"not help: use a smaller learning_rate (now {s.learning_rate:g})"
+                )
+            else:
+                rollbacks = solver.rollbacks + 1
+                kept = {"rollbacks": rollbacks, "seconds": solver.seconds}
+                solver.load_state_dict({**good, **kept})
+                logger.warning(
+                    "at iteration %d %s: back to iteration %d with half the learning rate (%d of %d)",
+                    state.k, trouble, solver.k, rollbacks, s.max_rollbacks,
+                )  # fmt: skip
+                continue
+        yield state, good
+
+
+def _result(pending: Future | Tensor) -> Tensor:
+    return pending.result() if isinstance(pending, Future) else pending
+
+
+def _copied(value):
+    """A deep copy of a nest of dicts, lists and tensors, detached."""
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return {key: _copied(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_copied(v) for v in value]
+    return value

@@ -1,0 +1,449 @@
+"""Algorithm 1 against what can be worked out by hand."""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+
+import deepred
+from deepred import red, restoration
+from deepred.networks import FreeImage, SkipNetwork
+from deepred.noise import clipped_variance
+from deepred.operators import Identity
+from deepred.settings import Settings
+from deepred.solver import ADMM, iterate
+
+SIDE = 6
+PIXELS = SIDE * SIDE
+
+
+def smoother() -> torch.Tensor:
+    """A symmetric matrix with eigenvalues in [0, 1]: a denoiser for which RED's theory holds."""
+    generator = torch.Generator().manual_seed(3)
+    basis, _ = torch.linalg.qr(
+        torch.randn(PIXELS, PIXELS, generator=generator, dtype=torch.float64)
+    )
+    return basis @ torch.diag(torch.linspace(0, 1, PIXELS, dtype=torch.float64)) @ basis.T
+
+
+def quadratic(settings: Settings, h: torch.Tensor):
+    """A problem with a free image, H = diag(h) and f = W; the solver and the exact answer.
+
+    Minimising 1/2 ||Hx - y||^2 + lam/2 x^T (x - Wx) gives (H^T H + lam (I - W)) x = H^T y.
+    """
+    generator = torch.Generator().manual_seed(0)
+    y = torch.rand(1, 1, SIDE, SIDE, generator=generator, dtype=torch.float64)
+    W = smoother()
+
+    def denoise(x, sigma):
+        return (W @ x.flatten()).view_as(x)
+
+    solver = ADMM(
+        y, lambda x: h.view_as(x) * x, FreeImage(torch.zeros_like(y)), torch.zeros(1), denoise,
+        settings,
+    )  # fmt: skip
+    identity = torch.eye(PIXELS, dtype=torch.float64)
+    normal = torch.diag(h**2) + settings.lam * (identity - W)
+    return solver, torch.linalg.solve(normal, h * y.flatten()).view_as(y)
+
+
+FREE = Settings(
+    optimizer="gradient-descent", input_noise=0.0, denoise_every=1, smoothing=0.0, lam=0.8, mu=0.6,
+    iterations=600,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict(x_update="fixed-point"),
+        dict(x_update="fixed-point", inner_steps=3),
+        dict(x_update="steepest-descent", c=0.5),
+        dict(x_update="steepest-descent", c=0.5, inner_steps=4),
+        dict(x_update="fixed-point", denoise_every=3),
+        dict(x_update="fixed-point", x_start="zeros"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("operator", ["identity", "diagonal"])
+def test_the_limit_solves_the_normal_equations(changes, operator):
+    h = torch.ones(PIXELS, dtype=torch.float64)
+    if operator == "diagonal":
+        h = torch.linspace(0.3, 1.0, PIXELS, dtype=torch.float64)
+    # One gradient step of length 1 / (1 + mu) solves Eq. (7) exactly where H = I.
+    settings = FREE.replace(learning_rate=1 / (1 + FREE.mu), theta_steps=5, **changes)
+    solver, exact = quadratic(settings, h)
+    for state, _ in iterate(solver):
+        pass
+    # Linear convergence: 600 iterations leave less than 1e-10 of float64's 1e-16 resolution.
+    torch.testing.assert_close(state.x, exact, rtol=0, atol=1e-9)
+    torch.testing.assert_close(state.output, exact, rtol=0, atol=1e-9)
+    assert state.terms["gap"] < 1e-8
+
+
+def test_steepest_descent_with_its_natural_step_is_the_fixed_point():
+    generator = torch.Generator().manual_seed(0)
+    x, fx, v = torch.rand(3, 1, 3, 8, 8, generator=generator, dtype=torch.float64)
+    a = red.fixed_point(fx, v, 0.3, 0.7)
+    b = red.steepest_descent(x, fx, v, 0.3, 0.7, c=1 / (0.3 + 0.7))
+    torch.testing.assert_close(a, b, rtol=0, atol=1e-15)  # a few roundings of numbers near 1
+
+
+def test_red_alone_solves_the_normal_equations():
+    W, lam = smoother(), 0.5
+    h = torch.linspace(0.3, 1.0, PIXELS, dtype=torch.float64).view(1, 1, SIDE, SIDE)
+
+    class Diagonal:
+        def __call__(self, x):
+            return h * x
+
+        adjoint = __call__
+
+    y = torch.rand(
+        1, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
+    identity = torch.eye(PIXELS, dtype=torch.float64)
+    exact = torch.linalg.solve(
+        torch.diag(h.flatten() ** 2) + lam * (identity - W), (h * y).flatten()
+    ).view_as(y)
+    for method, iterations in [("fixed-point", 400), ("steepest-descent", 2000)]:
+        iterates = red.solve(
+            y, Diagonal(), lambda x: (W @ x.flatten()).view_as(x), lam, method=method
+        )
+        for _, (x, _) in zip(range(iterations), iterates):
+            pass
+        # The slowest mode, h = .3 with W = 1, shrinks by .85 or .94 a step.
+        torch.testing.assert_close(x, exact, rtol=0, atol=1e-7)
+
+
+def plain_dip(y, settings, seed):
+    """The deep image prior, Eq. (2), written on its own: what lam = mu = 0 must give."""
+    z, net = restoration.initialise(
+        lambda: restoration.dip_network(tuple(y.shape[1:]), settings), settings, seed, y
+    )
+    optimizer = torch.optim.Adam(net.parameters(), settings.learning_rate, fused=True)
+
+    def forward(draw):
+        generator = torch.Generator().manual_seed(seed * 1_000_003 * 1_000_003 + draw)
+        noise = torch.randn(z.shape, generator=generator)
+        return net(z + settings.input_noise * noise)
+
+    average = None
+    output = forward(0)
+    for k in range(1, settings.iterations + 1):
+        optimizer.zero_grad()
+        loss = 0.5 * (output - y).square().sum()
+        loss.backward()
+        optimizer.step()
+        output = forward(k)
+        now = output.detach()
+        average = now if average is None else 0.99 * average + 0.01 * now
+    return average
+
+
+def test_without_lam_and_mu_it_is_dip_to_the_bit(noisy, tiny):
+    settings = Settings(channels=4, scales=2, input_channels=4, iterations=25, runs=1).as_dip()
+    result = deepred.restore(noisy, method="dip", settings=settings, seed=0, device="cpu")
+    assert torch.equal(result.image, plain_dip(noisy, settings, 0))
+    # and through the general loop, where lam = mu = 0 only multiply a term by zero
+    same = settings.replace(denoiser="nlm", growth=0.0, result="network")
+    result = deepred.restore(noisy, settings=same, seed=0, device="cpu")
+    assert torch.equal(result.image, plain_dip(noisy, settings, 0))
+
+
+class Recorder:
+    """A denoiser that halves, and remembers what it was given."""
+
+    def __init__(self):
+        self.given = []
+
+    def __call__(self, x, sigma):
+        self.given.append(x.clone())
+        return 0.5 * x
+
+
+def run_recorded(settings, noisy, executor=None):
+    z, net = restoration.initialise(
+        lambda: restoration.dip_network(tuple(noisy.shape[1:]), settings), settings, 0, noisy
+    )
+    denoiser = Recorder()
+    solver = ADMM(noisy, Identity(), net, z, denoiser, settings, sigma=0.1, executor=executor)
+    states = [solver.step() for _ in range(settings.iterations)]
+    return denoiser, states
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_lag_0_uses_f_of_the_newest_x(noisy, tiny, background):
+    settings = tiny.replace(lag=0, iterations=32)
+    with ThreadPoolExecutor(1) as executor:
+        denoiser, states = run_recorded(settings, noisy, executor if background else None)
+    x = [noisy] + [state.x for state in states]  # x[k] after iteration k
+    for given, k in zip(denoiser.given, [0, 9, 19, 29], strict=True):
+        assert torch.equal(given, x[k])
+    for k in range(1, 33):  # iteration k
+        source = 0 if k < 10 else 10 * (k // 10) - 1
+        assert torch.equal(states[k - 1].fx, 0.5 * x[source]), k
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_lag_1_is_the_authors_thread(noisy, tiny, background):
+    """Iterations 1-9 use x0, 10-19 f(x0), 10k..10k+9 f of x after iteration 10(k-1)-1."""
+    settings = tiny.replace(lag=1, iterations=45)
+    with ThreadPoolExecutor(1) as executor:
+        _, states = run_recorded(settings, noisy, executor if background else None)
+    x = [noisy] + [state.x for state in states]
+    for k in range(1, 46):
+        if k < 10:
+            expected = x[0]
+        elif k < 20:
+            expected = 0.5 * x[0]
+        else:
+            expected = 0.5 * x[10 * (k // 10 - 1) - 1]
+        assert torch.equal(states[k - 1].fx, expected), k
+
+
+@pytest.mark.parametrize("x_sees", ["after", "before"])
+def test_x_and_u_follow_equations_11_and_the_multiplier_update(noisy, tiny, x_sees):
+    settings = tiny.replace(x_sees=x_sees, clip_x=False, growth=0.0, lam=0.3, mu=0.7)
+    z, net = restoration.initialise(
+        lambda: restoration.dip_network((3, 32, 32), settings), settings, 0, noisy
+    )
+    solver = ADMM(noisy, Identity(), net, z, Recorder(), settings)
+    for _ in range(12):
+        before, u = solver.output.detach().clone(), solver.u.clone()
+        state = solver.step()
+        T = state.output if x_sees == "after" else before
+        x = (0.3 * state.fx + 0.7 * (T + u)) / (0.3 + 0.7)
+        # float32 rounding of sums of a few numbers near 1
+        torch.testing.assert_close(state.x, x, rtol=0, atol=1e-6)
+        torch.testing.assert_close(state.u, u - x + T, rtol=0, atol=1e-6)
+
+
+def test_terms_are_those_of_equations_4_and_7(noisy, tiny):
+    settings = tiny.replace(data_term="sum", growth=0.0)
+    z, net = restoration.initialise(
+        lambda: restoration.dip_network((3, 32, 32), settings), settings, 0, noisy
+    )
+    solver = ADMM(noisy, Identity(), net, z, Recorder(), settings)
+    for _ in range(3):
+        s = solver.step()
+    lam, mu = settings.lam, settings.mu
+    data = 0.5 * (s.output - noisy).square().sum()
+    rho = 0.5 * (s.x * (s.x - s.fx)).sum()
+    expected = {
+        "data": data,
+        "rho": rho,
+        "objective": data + lam * rho,
+        "augmented": data + mu / 2 * (s.x - s.output - s.u).square().sum(),
+        "gap": (s.x - s.output).square().sum().sqrt(),
+        "residual": (s.output - noisy).square().mean().sqrt(),
+        "lam": torch.tensor(lam),
+        "mu": torch.tensor(mu),
+    }
+    for name, value in expected.items():
+        # sums of 3072 float32 terms in another order
+        torch.testing.assert_close(s.terms[name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_the_data_term_as_means_weighs_pixels_not_sums(noisy, tiny):
+    """Halving the measurement's size leaves the mean as it is: Eq. (7)'s mu counts differently."""
+    z, net = restoration.initialise(
+        lambda: restoration.dip_network((3, 32, 32), tiny), tiny, 0, noisy
+    )
+    settings = tiny.replace(x_start="zeros", growth=0.0)
+
+    def half(x):
+        return x[..., ::2, ::2]
+
+    values = {}
+    for kind in ("sum", "mean"):
+        solver = ADMM(half(noisy), half, net, z, Recorder(), settings.replace(data_term=kind))
+        values[kind] = solver._data.item()
+    assert values["mean"] == pytest.approx(values["sum"] / half(noisy).numel(), rel=1e-5)
+
+
+def test_the_controller_holds_the_residual_near_the_noise(noisy, tiny):
+    """The authors' rule at sigma 25: lam and mu grow by .03 at 20 dB, 20.01 dB, ..."""
+    settings = tiny.replace(iterations=1)
+    z, net = restoration.initialise(
+        lambda: restoration.dip_network((3, 32, 32), settings), settings, 0, noisy
+    )
+    solver = ADMM(noisy, Identity(), net, z, Recorder(), settings, sigma=25 / 255)
+    lam, threshold = 0.5, 20.0
+    fits = torch.tensor([19.9, 19.999, 20.005, 20.005, 20.02, 21.0, 19.0])
+    for fit in fits:
+        solver._residual = torch.full_like(noisy, 10 ** (-fit.item() / 20))
+        solver._control(False)
+        if fit > threshold:
+            lam, threshold = lam + 0.03, threshold + 0.01
+        assert solver.lam.item() == pytest.approx(lam, abs=1e-6)
+        assert solver.mu.item() == pytest.approx(lam, abs=1e-6)
+
+
+def test_the_controller_is_the_same_for_any_noise_level():
+    """Scaling sigma and the residual together changes nothing."""
+    grown = []
+    for sigma in (5 / 255, 25 / 255, 75 / 255):
+        y = torch.zeros(1, 1, 16, 16)
+        solver = ADMM(
+            y, Identity(), FreeImage(y), torch.zeros(1), Recorder(),
+            Settings(growth=0.06, input_noise=0.0), sigma=sigma,
+        )  # fmt: skip
+        for factor in (1.1, 1.0, 1.0, 0.5):
+            solver._residual = torch.full_like(y, factor * sigma)
+            solver._control(False)
+        grown.append(solver.lam.item())
+    assert grown == [pytest.approx(0.5 * (1 + 3 * 0.06))] * 3
+
+
+def test_clipped_variance_is_that_of_clipped_noise():
+    sigma = 25 / 255
+    variance = clipped_variance(sigma, torch.zeros(1, dtype=torch.float64))
+    noise = sigma * torch.randn(
+        400_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
+    for x in (0.0, 0.03, 0.1, 0.5, 0.95, 1.0):
+        y = (x + noise).clamp(0, 1)
+        # A sample variance of n draws is off by sqrt(2 / n), .2 percent; four of those.
+        assert variance(y.mean()[None]).item() == pytest.approx(y.var().item(), rel=0.01)
+    assert variance(torch.tensor([0.5], dtype=torch.float64)).item() == pytest.approx(sigma**2)
+
+
+def test_same_seed_same_bits_other_seed_others(noisy, tiny):
+    results = [
+        deepred.restore(noisy, settings=tiny, sigma=25 / 255, seed=seed, device="cpu").image
+        for seed in (0, 0, 1)
+    ]
+    assert torch.equal(results[0], results[1])
+    assert not torch.equal(results[0], results[2])
+
+
+def test_the_global_random_state_is_left_alone(noisy, tiny):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    deepred.restore(noisy, settings=tiny.replace(iterations=2), sigma=0.1, device="cpu")
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_background_and_in_line_denoisers_give_the_same_bits(noisy, tiny):
+    with ThreadPoolExecutor(1) as executor:
+        _, a = run_recorded(tiny, noisy, executor)
+    _, b = run_recorded(tiny, noisy, None)
+    assert torch.equal(a[-1].estimate, b[-1].estimate)
+
+
+def test_the_mean_over_runs_is_the_mean_of_single_runs(noisy, tiny):
+    both = deepred.restore(noisy, settings=tiny.replace(runs=2), sigma=0.1, device="cpu")
+    one = deepred.restore(noisy, settings=tiny.replace(runs=1), sigma=0.1, device="cpu")
+    assert torch.equal(both.images[0], one.image)
+    assert not torch.equal(both.images[0], both.images[1])
+    assert torch.equal(both.image, torch.stack(both.images).mean(0))
+    assert both.history["run"].tolist() == [0] * 30 + [1] * 30
+
+
+# Survival -----------------------------------------------------------------------------------------
+
+
+def disturbed(noisy, settings, events):
+    """Run a solver whose theta is spoilt at the iterations (counted as calls) of `events`."""
+    z, net = restoration.initialise(
+        lambda: restoration.dip_network((3, 32, 32), settings), settings, 0, noisy
+    )
+    solver = ADMM(noisy, Identity(), net, z, Recorder(), settings, sigma=0.1)
+    seen = []
+    for calls, (state, _) in enumerate(iterate(solver), start=1):
+        seen.append(state.k)
+        if calls in events:
+            for p in net.parameters():
+                p.data.fill_(events[calls])
+    return solver, seen
+
+
+@pytest.mark.parametrize("value", [math.nan, 30.0], ids=["nan", "collapse"])
+def test_a_collapse_goes_back_to_the_last_good_state(noisy, tiny, caplog, value):
+    settings = tiny.replace(iterations=60, check_every=10, learning_rate=0.02)
+    solver, seen = disturbed(noisy, settings, {35: value})
+    assert solver.rollbacks == 1
+    assert "back to iteration 30 with half the learning rate (1 of 3)" in caplog.text
+    assert seen[-1] == 60
+    assert all(torch.isfinite(p).all() for p in solver.network.parameters())
+    assert solver.optimizer.param_groups[0]["lr"] == pytest.approx(0.01)
+
+
+def test_the_fourth_collapse_is_an_error(noisy, tiny, caplog):
+    settings = tiny.replace(iterations=200, check_every=10)
+    events = dict.fromkeys(range(35, 400, 5), math.nan)
+    with pytest.raises(deepred.DivergedError, match=r"3 times did not help.*learning_rate"):
+        disturbed(noisy, settings, events)
+    assert caplog.text.count("half the learning rate") == 3
+
+
+def test_a_denoiser_that_returns_nan_ends_in_a_clear_error(noisy, tiny):
+    with pytest.raises(deepred.DivergedError, match="not finite"):
+        deepred.restore(
+            noisy, settings=tiny, sigma=0.1, denoiser=lambda x, sigma: x * math.nan, device="cpu"
+        )
+
+
+def test_history_after_a_return_has_each_iteration_once(noisy, tiny):
+    settings = tiny.replace(iterations=60, check_every=10)
+    spoilt = []
+
+    def spoil(state):
+        if state.k == 35 and not spoilt:
+            spoilt.append(state)
+            for p in network[0].parameters():
+                p.data.fill_(math.nan)
+
+    network = []
+
+    def make():
+        network.append(restoration.dip_network((3, 32, 32), settings))
+        return network[-1]
+
+    result = deepred.restore(
+        noisy, settings=settings, sigma=0.1, network=make, callback=spoil, device="cpu"
+    )
+    assert result.history["iteration"].tolist() == list(range(1, 61))
+    assert np.isfinite(result.history["data"]).all()
+    assert (np.diff(result.history["seconds"]) >= 0).all()
+
+
+def test_wrong_shapes_are_refused(noisy, tiny):
+    with pytest.raises(deepred.InputError, match="H maps the network's image"):
+        deepred.restore(noisy, lambda x: x[..., ::2, ::2], settings=tiny, sigma=0.1)
+    with pytest.raises(deepred.InputError, match="x_start='zeros'"):
+        deepred.restore(
+            noisy[..., ::2, ::2], lambda x: x[..., ::2, ::2], shape=(3, 32, 32), settings=tiny,
+            sigma=0.1,
+        )  # fmt: skip
+
+
+def test_any_module_can_be_the_network(noisy, tiny):
+    class Constant(torch.nn.Module):
+        input_shape = (1,)
+
+        def __init__(self):
+            super().__init__()
+            self.colour = torch.nn.Parameter(torch.zeros(1, 3, 1, 1))
+
+        def forward(self, z):
+            return self.colour.sigmoid().expand(1, 3, 32, 32)
+
+    result = deepred.restore(
+        noisy, method="dip", network=Constant, device="cpu",
+        settings=tiny.replace(iterations=300, learning_rate=0.1, input_noise=0.0),
+    )  # fmt: skip
+    # A constant fitted to the data is their mean; Adam at .1 ends within a few thousandths.
+    torch.testing.assert_close(result.image.mean((2, 3)), noisy.mean((2, 3)), rtol=0, atol=5e-3)
+
+
+def test_the_network_class_is_what_restore_uses(tiny):
+    net = restoration.dip_network((3, 20, 30), tiny)
+    assert isinstance(net, SkipNetwork)
+    assert net.size == (20, 30)
