@@ -1,3 +1,5 @@
+"""Runs the command line: python -m deepred."""
+
 import sys
 
 from .cli import main

@@ -19,7 +19,7 @@ def _convolution(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) ->
 
 
 def _normalised(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
-    """Convolution, batch normalisation, LeakyReLU: the unit every part of the network is made of."""
+    """Convolution, batch normalisation, LeakyReLU: what every part of the network is made of."""
     return [
         _convolution(inputs, outputs, kernel, stride),
         nn.BatchNorm2d(outputs, track_running_stats=False),
@@ -59,7 +59,7 @@ class SkipNetwork(nn.Module):
 
     With the paper's sizes (32 input channels, 128 channels on each of 5 scales, 4 skip channels,
     3 output channels) it has 2,217,831 parameters. Reflection padding, LeakyReLU(0.2), batch
-    normalisation by the image's own statistics always, bilinear upsampling and a sigmoid at the end.
+    normalisation by the image's own statistics always, bilinear upsampling, a sigmoid at the end.
 
     Parameters
     ----------

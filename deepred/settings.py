@@ -27,6 +27,10 @@ _CHOICES = {
     "x_sees": ("after", "before"),
     "result": ("x", "network", "x-u"),
 }
+_COUNTS = (
+    "channels", "scales", "input_channels", "lr_decay_every", "theta_steps", "denoise_every",
+    "inner_steps", "iterations", "runs", "check_every",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ class Settings:
                 raise InputError(
                     f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}"
                 )
-        for name in ["channels", "scales", "input_channels", "lr_decay_every", "theta_steps", "denoise_every", "inner_steps", "iterations", "runs", "check_every"]:
+        for name in _COUNTS:
             self._require(name, int, lambda v: v >= 1, "a whole number of at least 1")
         for name in ("skip", "lag", "max_rollbacks"):
             self._require(name, int, lambda v: v >= 0, "a whole number of at least 0")

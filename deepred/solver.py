@@ -228,7 +228,7 @@ class ADMM:
         return self.executor.submit(self._call_denoiser, x)
 
     def _control(self, begins_interval: bool) -> None:
-        """Let lam and mu grow when the fit reaches the noise: the authors' rule for any sigma and H.
+        """Let lam and mu grow once the fit reaches the noise: the authors' rule, any sigma and H.
 
         The noise alone leaves a residual of mean square sigma^2, or less where clipping cut it.
         Theirs tests PSNR of T(z) against y, 20 dB at first, which is a residual of 1.02 sigma at
@@ -282,8 +282,9 @@ class ADMM:
     # Saving and going back -----------------------------------------------------------------------
 
     _CARRIED = (
-        ["k", "draws", "rollbacks", "x", "u", "fx", "estimate", "lam", "mu", "threshold", "noise", "window", "settled", "seconds"]
-    )
+        "k", "draws", "rollbacks", "x", "u", "fx", "estimate", "lam", "mu", "threshold", "noise",
+        "window", "settled", "seconds",
+    )  # fmt: skip
 
     def state_dict(self) -> dict:
         """All that the next step depends on, copied: tensors and plain types only."""
@@ -351,7 +352,8 @@ def iterate(solver: ADMM) -> Iterator[tuple[State, dict]]:
                 kept = {"rollbacks": rollbacks, "seconds": solver.seconds}
                 solver.load_state_dict({**good, **kept})
                 logger.warning(
-                    "at iteration %d %s: back to iteration %d with half the learning rate (%d of %d)",
+                    "at iteration %d %s: back to iteration %d "
+                    "with half the learning rate (%d of %d)",
                     state.k, trouble, solver.k, rollbacks, s.max_rollbacks,
                 )  # fmt: skip
                 continue

@@ -28,7 +28,12 @@ from .images import Picture, write
 logger = logging.getLogger(__name__)
 
 # Columns of the committed runs.csv, in order.
-COLUMNS = ["key", "profile", "experiment", "task", "setting", "image", "method", "preset", "seed", "iterations", "psnr", "ssim", "best_psnr", "best_iteration", "seconds", "device", "precision", "threads", "cpu", "gpu", "deepred", "commit", "python", "torch", "numpy", "scikit-image", "date", "settings"]
+COLUMNS = (
+    "key", "profile", "experiment", "task", "setting", "image", "method", "preset", "seed",
+    "iterations", "psnr", "ssim", "best_psnr", "best_iteration", "seconds", "device", "precision",
+    "threads", "cpu", "gpu", "deepred", "commit", "python", "torch", "numpy", "scikit-image",
+    "date", "settings",
+)  # fmt: skip
 
 
 class Store:
