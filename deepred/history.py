@@ -17,28 +17,24 @@ class History:
 
     def __init__(self, rows: list[dict[str, float]] | None = None) -> None:
         self._rows = list(rows or [])
-        self._waiting: list[tuple[State, dict[str, float]]] = []
+        self._waiting: list[tuple[dict[str, float], torch.Tensor]] = []
 
     def add(self, run: int, state: State, measured: Mapping[str, float] | None) -> None:
         """Append a state. One whose iteration was there already, after a return, replaces what
         followed it."""
-        self._waiting.append((state, {"run": run, **(measured or {})}))
+        index = {"run": run, "iteration": state.k, "seconds": state.seconds}
+        terms = torch.stack([state.terms[name].float() for name in TERMS])
+        self._waiting.append(({**(measured or {}), **index}, terms))  # the images are let go
 
     def rows(self, run: int | None = None, until: int | None = None) -> list[dict[str, float]]:
         """The rows as plain numbers; of `run`, only those up to iteration `until`."""
         if self._waiting:
-            table = torch.stack(
-                [torch.stack([state.terms[t].float() for t in TERMS]) for state, _ in self._waiting]
-            ).tolist()
-            for (state, measured), terms in zip(self._waiting, table):
-                index = {"iteration": state.k, "seconds": state.seconds}
-                row = {**measured, **index, **dict(zip(TERMS, terms))}
-                while self._rows and (self._rows[-1]["run"], self._rows[-1]["iteration"]) >= (
-                    row["run"],
-                    row["iteration"],
-                ):
+            table = torch.stack([terms for _, terms in self._waiting]).tolist()
+            for (row, _), terms in zip(self._waiting, table):
+                place = (row["run"], row["iteration"])
+                while self._rows and (self._rows[-1]["run"], self._rows[-1]["iteration"]) >= place:
                     self._rows.pop()
-                self._rows.append(row)
+                self._rows.append({**row, **dict(zip(TERMS, terms))})
             self._waiting = []
         if run is None:
             return self._rows
