@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -26,6 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command; the exit code: 0 done, 1 failed, 2 bad input, 130 interrupted."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # a bad file is one line, ours
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return options.command(options)
@@ -72,11 +74,11 @@ def _parser() -> argparse.ArgumentParser:
         add("--device", choices=("auto", "cpu", "cuda"), default="auto")
         add("--workers", type=_whole, metavar="N", help="processes, default one a core")
         if name == "run":
-            add("--store", default="reproduction/store", metavar="DIR")
+            add("--store", type=_folder, default="reproduction/store", metavar="DIR")
             add("--dry-run", action="store_true", help="list the runs and what is there")
             add.__self__.set_defaults(command=_run)
         else:
-            add("--out", default="reproduction", metavar="DIR")
+            add("--out", type=_folder, default="reproduction", metavar="DIR")
             add.__self__.set_defaults(command=_reproduce)
 
     data = commands.add_parser("data", help="the paper's images")
@@ -160,7 +162,7 @@ def _run(options) -> int:
 
 
 def _compute(runs, store, options) -> int:
-    """Compute runs, say what is absent or failed; 1 if any failed."""
+    """Compute runs, say what is absent or failed; 1 if any failed or none could be computed."""
     from . import runner
 
     outcome = runner.compute(runs, store, device=options.device, workers=options.workers)
@@ -170,7 +172,7 @@ def _compute(runs, store, options) -> int:
         log = store.folder / f"failed-{run.experiment}-{run.image}-{run.method}.log"
         log.write_text(error, encoding="utf-8")
         print(f"failed: {run.experiment} {run.title}; see {log}", file=sys.stderr)
-    return 1 if outcome.failed else 0
+    return 1 if outcome.failed or not outcome.done else 0
 
 
 def _reproduce(options) -> int:
@@ -223,6 +225,16 @@ def _natural(text: str) -> int:
     if value < 0:
         raise argparse.ArgumentTypeError(f"must be at least 0, got {text}")
     return value
+
+
+def _folder(text: str) -> str:
+    try:
+        nearest = next(path for path in (Path(text), *Path(text).parents) if path.exists())
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{text}: {error.strerror}") from None
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{nearest} is no folder that can be written to")
+    return text
 
 
 # argparse names the type in its message: "invalid number value: 'abc'".

@@ -161,7 +161,7 @@ def fetch(entry: Entry, where: Path | None = None) -> Path:
     except ValueError:  # pooch's word for a hash that does not match; it keeps nothing of it
         raise DownloadError(f"{entry}: {entry.url} sent other bytes than the registry's") from None
     except OSError as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise DownloadError(f"{entry}: could not download {entry.url} ({reason})") from None
     if _sha256_rgb(path) != entry.sha256_rgb:
         path.unlink()
@@ -178,5 +178,5 @@ def _sha256_rgb(path: Path) -> str | None:
     try:
         with Image.open(path) as image:
             return hashlib.sha256(np.asarray(image.convert("RGB")).tobytes()).hexdigest()
-    except OSError:
+    except Exception:  # decoders raise anything on damaged files
         return None

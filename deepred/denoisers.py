@@ -59,6 +59,8 @@ def tv(x: Tensor, sigma: float) -> Tensor:
 
     scikit-image's weight is set to sigma: the size of jumps it removes is of the noise's size.
     """
+    if sigma == 0:  # nothing to remove; scikit-image would divide by it
+        return x.detach().clone()
     images = [
         restoration.denoise_tv_chambolle(image, weight=sigma, channel_axis=0) for image in _array(x)
     ]

@@ -7,10 +7,12 @@ colour profile are kept aside and put back on writing.
 
 from __future__ import annotations
 
+import io
 import logging
 import struct
 import tempfile
 import warnings
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,13 +54,13 @@ def read(path: str | Path) -> Picture:
         pixels on a side, larger than 89 megapixels, or holds NaN or values outside [0, 1].
     """
     path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; name one image file")
     try:
         with open(path, "rb") as file:
             head = file.read(26)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: is a folder; name one image file") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     if not head:
@@ -101,7 +103,7 @@ def to_tensor(array: np.ndarray) -> Tensor:
                 f"{array.max():g}; divide by the largest possible value"
             )
         scale = 1.0
-    elif array.dtype in (np.uint8, np.uint16):
+    elif array.dtype.kind == "u" and array.dtype.itemsize <= 2:  # in either byte order
         scale = float(np.iinfo(array.dtype).max)
     else:
         raise InputError(f"images of type {array.dtype} are not read; convert to 8 or 16 bits")
@@ -138,19 +140,22 @@ def check_output(path: str | Path, like: Picture | None = None) -> None:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise InputError(f"{path}: unknown output format {suffix!r}; use {' '.join(SUFFIXES)}")
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; name the output file")
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: folder {path.parent} does not exist; create it first")
-    if like is not None and like.alpha is not None and suffix in (".jpg", ".jpeg", ".bmp"):
-        raise InputError(f"{path}: {suffix} cannot hold the input's alpha channel; use .png")
     try:
-        with tempfile.TemporaryFile(dir=path.parent):
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder; name the output file")
+        if not path.parent.is_dir():
+            raise InputError(f"{path}: folder {path.parent} does not exist; create it first")
+        # The longest name that the work will need: that of a checkpoint while it is written.
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=f"..{path.name}.checkpoint.", suffix=".part"
+        ):
             pass
     except OSError as error:
         raise InputError(
-            f"{path}: cannot be written ({error.strerror}); choose another folder"
+            f"{path}: cannot be written ({error.strerror}); choose another folder or name"
         ) from None
+    if like is not None and like.alpha is not None and suffix in (".jpg", ".jpeg", ".bmp"):
+        raise InputError(f"{path}: {suffix} cannot hold the input's alpha channel; use .png")
 
 
 def write(path: str | Path, picture: Picture) -> None:
@@ -165,6 +170,7 @@ def write(path: str | Path, picture: Picture) -> None:
         As `check_output`.
     """
     path = Path(path)
+    check_output(path, picture)
     suffix = path.suffix.lower()
     tiff = suffix in (".tif", ".tiff")
     bits = picture.bits if tiff else min(picture.bits, 16 if suffix == ".png" else 8)
@@ -178,7 +184,7 @@ def write(path: str | Path, picture: Picture) -> None:
         if tiff:
             _write_tiff(temporary, array, picture.profile)
         elif bits == 16:
-            _write_png16(temporary, array)
+            _write_png16(temporary, array, picture.profile)
         else:
             squeezed = array[..., 0] if array.shape[-1] == 1 else array
             options = {"icc_profile": picture.profile} if picture.profile else {}
@@ -204,12 +210,15 @@ def _decode(path: Path, head: bytes) -> tuple[np.ndarray, bytes | None]:
 def _decode_pillow(path: Path) -> tuple[np.ndarray, bytes | None]:
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(path, formats=("PNG", "JPEG", "MPO", "TIFF", "BMP")) as opened:
+        # Lost metadata is no matter, and lost pixels are an error, so that a warning adds nothing.
+        warnings.filterwarnings("ignore", "Truncated File Read|Corrupt EXIF", UserWarning)
+        # The factory of JPEG makes MPO, too; named here, it would be an unknown format.
+        with Image.open(path, formats=("PNG", "JPEG", "TIFF", "BMP")) as opened:
             _check_size(path, *opened.size)
             profile = opened.info.get("icc_profile")
             image = ImageOps.exif_transpose(opened)
             if image.mode in ("P", "PA", "RGB", "L", "1") and "transparency" in image.info:
-                image = image.convert("RGBA")
+                image = image.convert("LA" if image.mode in ("1", "L") else "RGBA")
             wanted = {"1": "L", "P": "RGB", "PA": "RGBA", "La": "LA", "RGBa": "RGBA"}
             wanted |= {"CMYK": "RGB", "YCbCr": "RGB"}
             if image.mode == "CMYK":
@@ -234,10 +243,17 @@ def _decode_tiff(path: Path) -> tuple[np.ndarray, bytes | None]:
             logger.warning("%s: has %d pages, the first is read", path, len(tiff.pages))
         if page.dtype == np.uint8 or page.dtype is None or page.bitspersample == 1:
             return _decode_pillow(path)
-        if page.photometric.name not in ("MINISBLACK", "MINISWHITE", "RGB"):
+        colours = tifffile.PHOTOMETRIC
+        if page.photometric not in (colours.MINISBLACK, colours.MINISWHITE, colours.RGB):
+            name = getattr(page.photometric, "name", page.photometric)  # or a bare number
             raise InputError(
-                f"{path}: TIFF colour space {page.photometric.name} is not read at this depth; "
+                f"{path}: TIFF colour space {name} is not read at this depth; "
                 "save it as grey or RGB"
+            )
+        if tifffile.EXTRASAMPLE.ASSOCALPHA in page.extrasamples:
+            raise InputError(
+                f"{path}: colours multiplied by alpha are not read at this depth; save it with "
+                "unassociated alpha"
             )
         try:
             array = page.asarray()
@@ -248,20 +264,26 @@ def _decode_tiff(path: Path) -> tuple[np.ndarray, bytes | None]:
                 f"{path}: TIFF compression {page.compression.name} needs the package imagecodecs; "
                 "install it, or save the image uncompressed"
             ) from None
-        if page.planarconfig.name == "SEPARATE" and array.ndim == 3:
+        if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and array.ndim == 3:
             array = array.transpose(1, 2, 0)
-        if page.photometric.name == "MINISWHITE":
-            array = (np.iinfo(array.dtype).max if array.dtype.kind == "u" else 1) - array
+        if page.photometric == colours.MINISWHITE:
+            grey = array if array.ndim == 2 else array[..., 0]  # alpha is not turned round
+            grey[...] = (np.iinfo(array.dtype).max if array.dtype.kind == "u" else 1) - grey
         return array, page.iccprofile
 
 
 def _decode_png16(path: Path) -> tuple[np.ndarray, bytes | None]:
     import png  # Pillow reads 16-bit colour as 8 bits
 
-    with open(path, "rb") as file:
-        width, height, rows, info = png.Reader(file).asDirect()
+    with open(path, "rb") as file:  # not asDirect, which shifts values where there is an sBIT chunk
+        width, height, rows, info = png.Reader(file).read()
         array = np.vstack([np.asarray(row, np.uint16) for row in rows])
-    return array.reshape(height, width, info["planes"]), info.get("icc_profile")
+    array = array.reshape(height, width, info["planes"])
+    if "transparent" in info:
+        opaque = (array != np.array(info["transparent"])).any(-1, keepdims=True)
+        array = np.concatenate([array, opaque * np.uint16(65535)], axis=-1)
+    with Image.open(path, formats=("PNG",)) as opened:  # pypng reads no profiles
+        return array, opened.info.get("icc_profile")
 
 
 def _check_size(path: Path, width: int, height: int) -> None:
@@ -325,10 +347,16 @@ def _write_tiff(path: Path, array: np.ndarray, profile: bytes | None) -> None:
     )
 
 
-def _write_png16(path: Path, array: np.ndarray) -> None:
+def _write_png16(path: Path, array: np.ndarray, profile: bytes | None) -> None:
     import png
 
     height, width, colours = array.shape
     writer = png.Writer(width, height, greyscale=colours <= 2, alpha=colours in (2, 4), bitdepth=16)
+    buffer = io.BytesIO()
+    writer.write(buffer, array.reshape(height, -1).tolist())
+    buffer.seek(0)
+    chunks = list(png.Reader(buffer).chunks())
+    if profile:  # pypng writes none; the chunk's place is after IHDR
+        chunks.insert(1, (b"iCCP", b"ICC profile\0\0" + zlib.compress(profile)))
     with open(path, "wb") as file:
-        writer.write(file, array.reshape(height, -1).tolist())
+        png.write_chunks(file, chunks)

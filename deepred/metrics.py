@@ -19,8 +19,9 @@ def psnr(image: Tensor, truth: Tensor) -> float:
 
 def snr(image: Tensor, truth: Tensor) -> float:
     """Signal-to-noise ratio in dB, 20 log10(||truth|| / ||image - truth||), as Liu et al. 2018."""
-    power = torch.mean(truth.double() ** 2).item()
-    return 10 * math.log10(power / (_mse(image, truth) or math.ulp(0.0)))
+    power = torch.mean(truth.double() ** 2).item() or math.ulp(0.0)
+    # Not the logarithm of the quotient, which is infinite for identical images.
+    return 10 * (math.log10(power) - math.log10(_mse(image, truth) or math.ulp(0.0)))
 
 
 def psnr_y(image: Tensor, truth: Tensor) -> float:

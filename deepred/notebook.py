@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from torch import Tensor
+
 from . import datasets, experiments
 from .errors import InputError
 
@@ -31,6 +33,20 @@ class Parameters:
     def stored(self, profile: str | None = None) -> Path:
         """The folder of the stored results of a profile, the parameters' own unless named."""
         return Path(self.results) / (profile or self.profile)
+
+
+def load(image: str, side: int = 96) -> Tensor:
+    """The middle `side` x `side` pixels of an image "set/name", for a live part to be short.
+
+    Of scikit-image's photographs the crops of the quick profile are taken.
+    """
+    dataset, _, name = image.partition("/")
+    x = datasets.load(dataset, name).image
+    if dataset == "builtin":
+        top, left, size = experiments.CROPS[name]
+        x = x[..., top : top + size, left : left + size]
+    top, left = ((length - min(side, length)) // 2 for length in x.shape[2:])
+    return x[..., top : top + side, left : left + side]
 
 
 def parameters(variables: Mapping[str, object]) -> Parameters:

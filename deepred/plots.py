@@ -123,7 +123,7 @@ def curves(
     mark_best: bool = False,
     xlabel: str = "iteration",
 ) -> Axes:
-    """Curves with their names written at their ends, where there is room, else in a legend.
+    """Curves with a legend, told apart by colour and by dashes.
 
     `lines` maps a name to (x, y); `mark_best` puts a dot on each maximum.
     """
@@ -176,3 +176,65 @@ def denoising_table(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 _TABLE = ["method", "images", "PSNR [dB]", "SSIM", "seconds an image"]
+
+
+def section_41(
+    runs: pd.DataFrame, printed: Mapping[str, float], images: Sequence[str]
+) -> pd.DataFrame:
+    """The numbers of Section 4.1 beside the paper's: mean PSNR over the nine images.
+
+    An average is shown only where all of `images` were run; the column ``images`` says how many
+    were. What was not run is NaN, which `markdown` shows as missing.
+    """
+    rows = []
+    for method, preset in [
+        ("noisy", ""), ("nlm", ""), ("red", "paper"), ("dip", "paper"), ("deepred", "paper"),
+        ("deepred", "authors"),
+    ]:  # fmt: skip
+        there = runs[(runs["method"] == method) & (runs["preset"].fillna("") == preset)]
+        each = there[there["image"].isin(images)].groupby("image")["psnr"].mean()
+        ours = each.mean() if len(each) == len(images) else np.nan
+        paper = printed.get(method, np.nan)
+        rows.append(
+            {
+                "method": NAMES[method] + (f", preset {preset}" if preset else ""),
+                "images": f"{len(each)} of {len(images)}",
+                "ours [dB]": None if np.isnan(ours) else f"{ours:.2f}",
+                "paper [dB]": "not given" if np.isnan(paper) else f"{paper:.2f}",
+                "difference": None if np.isnan(ours) else f"{ours - paper:+.2f}",
+            }
+        )
+    table = pd.DataFrame(rows)
+    table["difference"] = table["difference"].replace("+nan", "")
+    return table
+
+
+def overfitting(runs: Mapping[str, pd.DataFrame], sigma: float) -> Figure:
+    """Why DeepRED need not be stopped: quality, fit and lambda over the iterations of several runs.
+
+    `runs` maps a name to a curve with iteration, psnr, residual and lam; `sigma` is the noise
+    level in image units.
+    """
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3.5))
+    palette = [COLOURS["dip"], COLOURS["deepred"], COLOURS["deepred-2"]]
+    colours = dict(zip(runs, palette))
+    panels = [
+        ("psnr", 1.0, "PSNR of the result [dB]", "(a) quality"),
+        ("residual", 255.0, "residual ‖T(z) − y‖, RMS of 255", "(b) fit"),
+        ("lam", 1.0, "λ", "(c) weight of the prior"),
+    ]
+    for axis, (column, scale, label, title) in zip(axes, panels):
+        lines = {n: (c["iteration"], scale * c[column]) for n, c in runs.items()}
+        curves(axis, lines, label, colours=colours, mark_best=column == "psnr")
+        axis.set_title(title)
+        if column != "psnr":
+            axis.get_legend().remove()
+    best = max(c["psnr"].max() for c in runs.values())
+    axes[0].set_ylim(best - 6, best + 0.5)
+    noise = 255 * sigma
+    axes[1].set_ylim(noise - 5, noise + 7)
+    axes[1].axhline(noise, color="black", lw=0.8, ls=(0, (1, 2)))
+    axes[1].annotate("σ of the noise", (0.98, noise), xycoords=("axes fraction", "data"),
+                     ha="right", va="bottom", fontsize=9)  # fmt: skip
+    axes[2].set_ylim(0, None)
+    return figure

@@ -62,7 +62,11 @@ def compute(
             try:
                 _follow(futures, wanted, queue, progress, outcome)
                 pool.shutdown()
-            except KeyboardInterrupt:  # the workers have had it too, and save their runs
+            except KeyboardInterrupt:
+                # Ctrl-C reaches the workers, a scheduler's SIGTERM does not: pass it on, so that
+                # each saves its run. (The manager's process ignores it.)
+                for process in multiprocessing.active_children():
+                    os.kill(process.pid, signal.SIGINT)
                 pool.shutdown(cancel_futures=True)
                 raise
     return outcome

@@ -1,0 +1,124 @@
+"""Results on disk: there whole or not at all, found again, exported for small differences."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+import torch
+
+from deepred import experiments, store
+from deepred.errors import InputError
+from deepred.store import Store, read_curves, read_runs
+
+
+def record(key="k1", **changes):
+    base = {
+        "key": key, "profile": "quick", "experiment": "denoising", "task": "denoise",
+        "setting": "sigma 25", "image": "coffee", "method": "dip", "preset": "fast", "seed": 0,
+        "iterations": 3, "metrics": {"psnr": 30.12345, "ssim": 0.9}, "seconds": 1.23,
+        "settings": {"lam": 0.5}, "provenance": store.provenance("cpu"),
+    }  # fmt: skip
+    return {**base, **changes}
+
+
+@pytest.fixture
+def image():
+    return torch.rand(1, 3, 16, 20)
+
+
+def test_what_is_put_is_got(tmp_path, image):
+    kept = Store(tmp_path / "new" / "store")
+    curve = pd.DataFrame({"iteration": [1, 2], "psnr": [20.0, 21.5]})
+    assert not kept.has("k1")
+    kept.put(record(), curve, image)
+    assert kept.get("k1") == record()
+    assert kept.image("k1").exists()
+    assert [r["key"] for r in kept.records()] == ["k1"]
+
+
+@pytest.mark.parametrize("damage", ["", "{", '{"key": "other"}', "[]", '{"no": 1}'])
+def test_a_damaged_record_is_set_aside_and_counts_as_missing(tmp_path, image, damage, caplog):
+    kept = Store(tmp_path)
+    kept.put(record(), None, image)
+    (tmp_path / "records" / "k1.json").write_text(damage)
+    assert not kept.has("k1")
+    assert "set aside" in caplog.text
+    assert (tmp_path / "records" / "k1.damaged").read_text() == damage
+    kept.put(record(), None, image)
+    assert kept.has("k1")
+
+
+def test_a_record_comes_last(tmp_path, image, monkeypatch):
+    """Killed before the record is written, the run is not there."""
+    kept = Store(tmp_path)
+    monkeypatch.setattr(json, "dumps", lambda *a, **k: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        kept.put(record(), None, image)
+    monkeypatch.undo()
+    assert not kept.has("k1")
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_export_is_sorted_and_carries_settings_and_provenance(tmp_path, image):
+    kept = Store(tmp_path / "store")
+    curve = pd.DataFrame({"iteration": [1, 2], "psnr": [20.0, 21.5]})
+    kept.put(record("b", image="coffee"), curve, image)
+    kept.put(record("a", image="astronaut", preset=""), None, image)
+    kept.put(record("c", image="zebra"), curve, image)
+    kept.export(tmp_path / "out", ["a", "b"])
+    runs = read_runs(tmp_path / "out")
+    assert list(runs["key"]) == ["a", "b"]
+    assert list(runs.columns) == list(store.COLUMNS)
+    assert runs["psnr"].tolist() == [30.123, 30.123]
+    assert json.loads(runs["settings"][0]) == {"lam": 0.5}
+    for column in ("torch", "python", "device", "precision", "deepred", "date", "cpu"):
+        assert runs[column].notna().all(), column
+    assert read_curves(tmp_path / "out", "b")["psnr"].tolist() == [20.0, 21.5]
+    with pytest.raises(InputError, match="no curve of run a"):
+        read_curves(tmp_path / "out", "a")
+    before = (tmp_path / "out" / "runs.csv").read_bytes()
+    kept.export(tmp_path / "out", ["b", "a"])
+    assert (tmp_path / "out" / "runs.csv").read_bytes() == before
+
+
+def test_no_results_are_an_empty_table(tmp_path):
+    assert read_runs(tmp_path).empty
+    assert "psnr" in read_runs(tmp_path).columns
+    with pytest.raises(InputError, match="no curve"):
+        read_curves(tmp_path, "x")
+
+
+def test_a_store_that_cannot_be_made_says_so(tmp_path, image):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be made"):
+        Store(tmp_path / "file" / "store").put(record(), None, image)
+
+
+def test_committed_results_are_readable_and_complete():
+    """Every committed run names its commit and settings; every curve belongs to a run."""
+    from pathlib import Path
+
+    root = Path(__file__).parent.parent / "data" / "results"
+    folders = [f for f in sorted(root.glob("*")) if f.is_dir()]
+    assert folders
+    for folder in folders:
+        runs = read_runs(folder)
+        assert len(runs) and runs["key"].is_unique
+        assert runs["profile"].eq(folder.name).all()
+        for column in ("commit", "torch", "cpu", "date", "device", "precision", "psnr"):
+            assert runs[column].notna().all(), (folder, column)
+        solved = runs[runs["iterations"] > 0]
+        assert all(json.loads(s)["iterations"] for s in solved["settings"])
+        curves = pd.read_csv(folder / "curves.csv", dtype={"key": str})
+        assert set(curves["key"]) == set(solved["key"])
+
+
+def test_keys_depend_on_what_determines_the_result():
+    runs = experiments.denoising("smoke", (0, 1))
+    truth = runs[0].truth()
+    keys = [run.key(truth) for run in runs]
+    assert len(set(keys)) == len(runs)
+    assert keys == [run.key(truth) for run in experiments.denoising("smoke", (0, 1))]
+    assert runs[0].key(truth + 0.01) != keys[0]
