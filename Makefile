@@ -23,7 +23,7 @@ lint: $(VENV)/.installed
 
 # Regenerate the .ipynb with outputs, and figures/, from the .py sources (they lead).
 notebooks: $(VENV)/.installed
-	$(BIN)/python -m deepred.reproduce notebooks figures
+	$(BIN)/python -m deepred.reproduce figures
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

@@ -106,20 +106,20 @@ def _restore(options) -> int:
     picture = images.read(options.input)
     images.check_output(options.output, picture)
     device = restoration.pick_device(options.device)
-    settings = preset(options.preset, options.task, options.method)
+    sigma = None if options.sigma is None else options.sigma / 255
+    if sigma is None:
+        sigma = noise_level(picture.image)
+    settings = preset(options.preset, options.task, options.method, sigma=sigma)
     if options.iterations is not None:
         settings = settings.replace(iterations=options.iterations)
     if options.denoiser is not None and options.method != "dip":
         settings = settings.replace(denoiser=options.denoiser)
     restoration.check_memory(tuple(picture.image.shape[1:]), settings, options.method, device)
-    sigma = None if options.sigma is None else options.sigma / 255
-    if sigma is None:
-        sigma = noise_level(picture.image)
+    if options.sigma is None:  # said after the last refusal, which is to be the only line
         print(f"noise level estimated: sigma = {255 * sigma:.1f} of 255", file=sys.stderr)
 
     output = Path(options.output)
-    runs = settings.runs if options.method != "red" else 1
-    with Progress(settings.iterations * runs, options.method) as progress:
+    with Progress(settings.iterations * settings.runs, options.method) as progress:
         before = {"k": 0, "runs": 0}
 
         def show(state) -> None:
@@ -139,7 +139,7 @@ def _restore(options) -> int:
     )
     print(
         f"{output}: {options.method}, preset {options.preset}, {settings.iterations} iterations"
-        f" x {runs}, {result.seconds:.0f} s on {device}"
+        f" x {settings.runs}, {result.seconds:.0f} s on {device}"
     )
     return 0
 

@@ -55,7 +55,7 @@ def nlm(x: Tensor, sigma: float, *, patch: int = 5, distance: int = 6, h: float 
 
 
 def tv(x: Tensor, sigma: float) -> Tensor:
-    """Total variation (Rudin, Osher and Fatemi 1992; Chambolle's algorithm), coupled channels.
+    """Total variation (Rudin, Osher and Fatemi 1992; Chambolle's algorithm), each channel.
 
     scikit-image's weight is set to sigma: the size of jumps it removes is of the noise's size.
     """
@@ -70,7 +70,8 @@ def tv(x: Tensor, sigma: float) -> Tensor:
 def bm3d(x: Tensor, sigma: float) -> Tensor:
     """BM3D (Dabov et al. 2007) by the authors' package: CBM3D for three channels.
 
-    The package `bm3d` is free for non-commercial use only, hence an optional extra.
+    The package `bm3d` is free for non-commercial use only, hence an optional extra. Its threads add
+    up in no fixed order: results of equal calls differ in the seventh digit.
 
     Raises
     ------

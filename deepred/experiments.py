@@ -31,7 +31,7 @@ PRINTED = {"nlm": 29.13, "red": 29.3, "dip": 30.53, "deepred": 31.06}
 CSET9 = ("house", "peppers", "lena", "baboon", "f16", "kodim01", "kodim02", "kodim03", "kodim12")
 
 # Crops (top, left, side) of scikit-image's photographs for the quick profile.
-CROPS = {"astronaut": (20, 160, 128), "chelsea": (60, 100, 128), "coffee": (150, 200, 128)}
+CROPS = {"astronaut": (226, 126, 96), "chelsea": (76, 166, 96), "coffee": (96, 250, 96)}
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def denoising(profile: str, seeds: tuple[int, ...] = (0,)) -> list[Run]:
         images = [("builtin", name, crop) for name, crop in CROPS.items()]
         presets, changes = ("fast",), dict(runs=1)
     else:
-        images = [("builtin", "astronaut", (20, 160, 64))]
+        images = [("builtin", "astronaut", (226, 126, 64))]
         presets, changes = ("fast",), dict(channels=8, scales=3, iterations=40, runs=1)
     methods: list[tuple[str, str, Settings | None]] = [("noisy", "", None), ("nlm", "", None)]
     methods += [("dip", presets[0], preset(presets[0], "denoise", "dip").replace(**changes))]

@@ -11,6 +11,8 @@ from torch import Tensor
 from . import datasets, experiments
 from .errors import InputError
 
+COMMITTED = "../data/results"  # seen from the notebooks
+
 
 @dataclass(frozen=True)
 class Parameters:
@@ -21,7 +23,7 @@ class Parameters:
     seeds: list[int] | None = None  # of the live part
     iterations: int | None = None  # of the live part
     device: str = "auto"
-    results: str = "../data/results"  # folder with a folder of CSVs for each profile
+    results: str = COMMITTED  # folder with a folder of CSVs for each profile
     figures: str = ""  # folder to save figures to, none if empty
 
     def live(self, iterations: int) -> int:
@@ -31,8 +33,13 @@ class Parameters:
         return min(iterations, 40) if self.profile == "smoke" else iterations
 
     def stored(self, profile: str | None = None) -> Path:
-        """The folder of the stored results of a profile, the parameters' own unless named."""
-        return Path(self.results) / (profile or self.profile)
+        """The folder of the stored results of a profile, the parameters' own unless named.
+
+        Under `results` where they are there, else the committed ones.
+        """
+        profile = profile or self.profile
+        given = Path(self.results) / profile
+        return given if (given / "runs.csv").exists() else Path(COMMITTED) / profile
 
 
 def load(image: str, side: int = 96) -> Tensor:

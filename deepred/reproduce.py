@@ -108,40 +108,65 @@ def _aligned(table) -> str:
     return table.to_string(index=False, justify="right")
 
 
-def regenerate(figures: str) -> int:
-    """Bring every .ipynb in step with its .py and execute it in place, outputs clean of run data.
+def regenerate(figures: Path) -> int:
+    """Bring every .ipynb in step with its .py and run it in place, from top to bottom.
 
-    For those who edit the notebooks: `make notebooks`.
+    For those who edit the notebooks (`make notebooks`). What belongs to the run and not to the
+    notebook is stripped: the parameters given here, papermill's notes, times.
     """
     import jupytext
     import nbformat
 
     status = 0
     for name in NOTEBOOKS:
-        source = folder() / f"{name}.py"
-        target = source.with_suffix(".ipynb")
-        notebook = jupytext.read(source)
-        with replacing(target) as temporary:
-            jupytext.write(notebook, temporary, fmt="ipynb")
-        status |= execute(target, target, {})
+        target = folder() / f"{name}.ipynb"
+        notebook = jupytext.read(target.with_suffix(".py"))
+        jupytext.write(notebook, target, fmt="ipynb")
+        failed = execute(target, target, {"figures": str(figures.resolve())})
+        status |= failed
         notebook = nbformat.read(target, as_version=4)
-        clean(notebook)
+        _strip(notebook)
         nbformat.write(notebook, target)
+    readme = folder().parent / "README.md"
+    text = with_table(readme.read_text(encoding="utf-8"), headline(folder().parent))
+    with replacing(readme) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     return status
 
 
-def clean(notebook) -> None:
-    """Strip what differs from run to run and is not output: papermill's notes, times, counts."""
+def headline(root: Path) -> str:
+    """README's table, from the committed results."""
+    runs = read_runs(root / "data" / "results" / "paper")
+    runs = runs[runs["experiment"] == "denoising"]
+    return plots.markdown(plots.section_41(runs, experiments.PRINTED, experiments.CSET9))
+
+
+def with_table(readme: str, table: str) -> str:
+    """README with the table between its marks replaced."""
+    start = readme.index("\n", readme.index("<!-- section 4.1")) + 1
+    end = readme.index("<!-- end -->")
+    return f"{readme[:start]}\n{table}\n\n{readme[end:]}"
+
+
+def _strip(notebook) -> None:
     notebook.metadata.pop("papermill", None)
-    kept = []
-    for cell in notebook.cells:
-        if "injected-parameters" in cell.metadata.get("tags", []):
-            continue
+    notebook.metadata.get("language_info", {}).pop("version", None)
+    tags = [cell.metadata.get("tags", []) for cell in notebook.cells]
+    notebook.cells = [c for c, t in zip(notebook.cells, tags) if "injected-parameters" not in t]
+    count = 0
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{number}"  # random ones would differ each time
         for entry in ("papermill", "execution"):
             cell.metadata.pop(entry, None)
-        kept.append(cell)
-    notebook.cells = kept
+        if cell.metadata.get("tags") == []:
+            cell.metadata.pop("tags")
+        if cell.cell_type == "code":
+            count += 1
+            cell.execution_count = count
+            for output in cell.outputs:
+                if "execution_count" in output:
+                    output.execution_count = count
 
 
 if __name__ == "__main__":
-    sys.exit(regenerate("figures"))
+    sys.exit(regenerate(Path(sys.argv[1])))

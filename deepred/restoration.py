@@ -105,18 +105,19 @@ def restore(
     if method not in METHODS:
         raise InputError(f"unknown method {method!r}; known are {', '.join(METHODS)}")
     H = Identity() if H is None else H
-    settings = preset("fast", "denoise", method) if settings is None else settings
-    if method == "dip":
-        settings = settings.as_dip()
     check_measurement(y)
+    if sigma is None and (method != "dip" if settings is None else settings.growth):
+        sigma = noise_level(y)
+        logger.warning("noise level not given; estimated: sigma = %.1f of 255", 255 * sigma)
+    if settings is None:
+        settings = preset("fast", "denoise", method, sigma=sigma)
+    elif method == "dip":
+        settings = settings.as_dip()
     device = pick_device(device)
     y = y.to(device)
     shape = tuple(y.shape[1:]) if shape is None else tuple(shape)
     name = denoiser if denoiser is not None else settings.denoiser
     denoise = denoisers.named(name) if isinstance(name, str) else name
-    if settings.growth and sigma is None:
-        sigma = noise_level(y)
-        logger.warning("noise level not given; estimated: sigma = %.1f of 255", 255 * sigma)
 
     def make_network() -> nn.Module:
         return network() if network is not None else dip_network(shape, settings)

@@ -114,6 +114,8 @@ def _work(number: int, run: Run, folder: str, device: str, queue) -> tuple[dict 
     told = {"before": 0, "last": 0}
 
     def progress(k: int, psnr: float) -> None:
+        if not multiprocessing.parent_process().is_alive():  # killed: nobody waits for this run
+            raise KeyboardInterrupt
         if k < told["last"]:  # the next of the run's restarts
             told["before"] += run.settings.iterations
         told["last"] = k
@@ -121,5 +123,7 @@ def _work(number: int, run: Run, folder: str, device: str, queue) -> tuple[dict 
 
     try:
         return experiments.execute(run, Store(folder), device=device, progress=progress), ""
+    except KeyboardInterrupt:
+        os._exit(130)  # the run has saved itself; a pool's worker would take the next one
     except Exception:
         return None, traceback.format_exc()

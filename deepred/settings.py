@@ -165,11 +165,18 @@ _DIP = {"denoise": dict(input_distribution="uniform", input_noise=1 / 30, iterat
 
 # Narrow networks peak as high as wide ones and overfit later, and the mean of several narrow runs
 # beats one wide run at less cost; the controller keeps DeepRED from overfitting.
-_FAST = {"denoise": dict(channels=16, iterations=1500, runs=2, clipped=True)}
-_BEST = {"denoise": dict(channels=64, iterations=2400, runs=4, clipped=True)}
+_OURS = {"denoise": dict(learning_rate=0.01, clipped=True)}
+_FAST = {"denoise": dict(channels=16, iterations=1500, runs=2)}
+_BEST = {"denoise": dict(channels=64, iterations=2400, runs=4)}
+
+# RED on its own. Its denoiser meets the noise itself, so sigma_f goes with the noise level.
+_RED = {"denoise": dict(lam=5.0, growth=0.0, iterations=10, runs=1, clip_x=False, result="x")}
+_RED_LEVEL = {"denoise": 1.0}  # sigma_f / sigma
 
 
-def preset(name: str, task: str = "denoise", method: str = "deepred") -> Settings:
+def preset(
+    name: str, task: str = "denoise", method: str = "deepred", *, sigma: float = 25 / 255
+) -> Settings:
     """The settings of a preset for a task and a method.
 
     Parameters
@@ -177,7 +184,8 @@ def preset(name: str, task: str = "denoise", method: str = "deepred") -> Setting
     name : "paper", "authors", "fast" or "best".
     task : "denoise".
     method : "deepred", or "dip" for the deep image prior as its authors released it, with the
-        preset's network and number of runs.
+        preset's network and number of runs, or "red" for RED alone.
+    sigma : noise level of the measurement, in image units; only "red" depends on it.
 
     Raises
     ------
@@ -195,7 +203,10 @@ def preset(name: str, task: str = "denoise", method: str = "deepred") -> Setting
     if name != "paper":
         settings = settings.replace(**_AUTHORS[task])
     if name in ("fast", "best"):
-        settings = settings.replace(**(_FAST if name == "fast" else _BEST)[task])
+        ours = {**_OURS[task], **(_FAST if name == "fast" else _BEST)[task]}
+        settings = settings.replace(**ours)
+    if method == "red":
+        settings = settings.replace(**_RED[task], sigma_f=_RED_LEVEL[task] * sigma)
     if method == "dip":
         iterations = min(settings.iterations, _DIP[task]["iterations"])
         settings = settings.as_dip().replace(

@@ -137,9 +137,12 @@ class ADMM:
         self._control(begins_interval)
         self._average(T)
         self.window = self.window + self._residual.detach().square().mean()
-        state = self._state()
+        terms = self._terms()
         self.seconds += time.perf_counter() - started
-        return state
+        output = self.output.detach()
+        return State(
+            self.k, self.estimate, self.x, self.u, self.fx, output, terms, self.seconds
+        )  # fmt: skip
 
     def theta_update(self) -> Tensor:
         """Eq. (7): gradient steps on 1/2 ||H T(z) - y||^2 + mu/2 ||x - T(z) - u||^2.
@@ -255,10 +258,10 @@ class ADMM:
             self.estimate = s.smoothing * self.estimate + (1 - s.smoothing) * now
 
     @torch.no_grad()
-    def _state(self) -> State:
+    def _terms(self) -> dict[str, Tensor]:
         data = 0.5 * self._residual.square().sum()
         rho = red.rho(self.x, self.fx) if self.denoiser is not None else torch.zeros_like(data)
-        terms = {
+        return {
             "data": data,
             "rho": rho,
             "objective": data + self.lam * rho,
@@ -268,16 +271,6 @@ class ADMM:
             "lam": self.lam,
             "mu": self.mu,
         }
-        return State(
-            self.k,
-            self.estimate,
-            self.x,
-            self.u,
-            self.fx,
-            self.output.detach(),
-            terms,
-            self.seconds,
-        )
 
     # Saving and going back -----------------------------------------------------------------------
 

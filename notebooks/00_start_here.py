@@ -41,7 +41,7 @@ p = notebook.parameters(globals())
 import matplotlib.pyplot as plt
 
 import deepred
-from deepred import datasets, metrics, plots
+from deepred import metrics, plots
 from deepred.denoisers import nlm
 from deepred.operators import Identity, degrade
 
@@ -55,12 +55,11 @@ plots.use_style()
 # $\mathbf{H}$ is the identity and the noise is Gaussian with $\sigma = 25$ on the scale of 0 to
 # 255, which is a lot: about the difference between two neighbouring greys on a chart of ten.
 #
-# Our picture is a piece of scikit-image's cup of coffee. In this package an image is a tensor of
+# Our picture is the eye of Chelsea, scikit-image's cat. In this package an image is a tensor of
 # shape (1, channels, height, width) with values from 0 to 1.
 
 # %%
-top, left, side = 96, 250, 96
-x = datasets.load("builtin", "coffee").image[..., top : top + side, left : left + side]
+x = notebook.load("builtin/chelsea", side=96)
 sigma = 25 / 255
 H = Identity()
 y = degrade(x, H, sigma, seed=0)
@@ -74,7 +73,7 @@ print(tuple(y.shape), f"{metrics.psnr(y, x):.1f} dB")
 #
 # Non-local means (NLM) replaces each pixel by an average of the pixels whose surroundings look
 # alike. It is quick and it is good at flat regions. Where nothing else in the picture looks
-# alike, at the rim of the cup say, noise stays.
+# alike, at the rim of the pupil say, noise stays.
 
 # %% tags=["nbval-ignore-output"]
 denoised = nlm(y, sigma)
@@ -97,7 +96,7 @@ assert metrics.psnr(denoised, x) > metrics.psnr(y, x) + 8
 # image prior; its weak point is the question when to stop.
 
 # %%
-small = deepred.preset("fast").replace(runs=1, iterations=p.live(900))
+small = deepred.preset("fast").replace(runs=1, iterations=p.live(1200))
 track = metrics.tracker(x)
 dip = deepred.restore(y, method="dip", settings=small, sigma=sigma, callback=track, device=p.device)
 
@@ -132,13 +131,11 @@ if p.profile != "smoke":
 # %% tags=["nbval-ignore-output"]
 panels = {"truth": x, "noisy": y, "NLM": denoised, "DIP": dip.image, "DeepRED": both.image}
 titles = {k if k == "truth" else f"{k}\n{metrics.psnr(v, x):.2f} dB": v for k, v in panels.items()}
-figure = plots.compare(titles, inset=(52, 8, 40))
+figure = plots.compare(titles, inset=(28, 34, 40))
 plots.save(figure, p.figures, "start_here")
 
 # %% [markdown]
-# **What we see.** NLM leaves specks and soft edges; DIP's picture is smoother but carries a faint,
-# coloured mottle, which is noise that the network has begun to learn; DeepRED's rim is the
-# cleanest. The yellow square marks what is enlarged below each picture.
+# **What we see.** TODO The yellow square marks what is enlarged below each picture.
 #
 # ## How they get there
 #

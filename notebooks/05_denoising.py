@@ -109,7 +109,7 @@ restored = {
 panels = {"noisy": y, "NLM": nlm(y, sigma)}
 panels |= {plots.NAMES[method]: result.image for method, result in restored.items()}
 titles = {f"{name}\n{metrics.psnr(image, x):.2f} dB": image for name, image in panels.items()}
-figure = plots.compare({"truth\n": x, **titles}, inset=(30, 30, 40))
+figure = plots.compare({"truth\n": x, **titles}, inset=(20, 44, 40))
 plots.save(figure, p.figures, "denoising_live")
 
 # %%

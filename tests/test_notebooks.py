@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import jupytext
@@ -113,3 +114,15 @@ def test_a_misspelt_parameter_stops_the_notebook_with_a_clear_message(tmp_path):
         )  # fmt: skip
     assert caught.value.ename == "InputError"
     assert caught.value.evalue.startswith("unknown parameter 'iteration'; known are device")
+
+
+def test_the_readme_shows_the_committed_results():
+    readme = (FOLDER.parent / "README.md").read_text(encoding="utf-8")
+    assert reproduce.headline(FOLDER.parent) in readme
+
+
+def test_every_picture_and_link_of_the_readme_is_there():
+    readme = (FOLDER.parent / "README.md").read_text(encoding="utf-8")
+    local = [t for t in re.findall(r"\]\(([^)]+)\)", readme) if "://" not in t]
+    assert local
+    assert [t for t in local if not (FOLDER.parent / t).exists()] == []

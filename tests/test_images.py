@@ -1,0 +1,560 @@
+"""Image files in and out: every kind that is read, bit for bit, and everything that is refused."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import png
+import pytest
+import tifffile
+import torch
+from PIL import Image, ImageCms
+
+from deepred import images
+from deepred.errors import InputError
+from deepred.images import Picture, check_output, read, to_array, to_tensor, write
+
+HEIGHT, WIDTH = 97, 131  # odd, so that no swap of the two goes unseen
+
+
+def pixels(channels: int, dtype=np.uint8) -> np.ndarray:
+    """Random values over the whole range, 0 and the largest included: (97, 131, channels)."""
+    random = np.random.default_rng(channels)
+    if dtype == np.float32:
+        values = random.random((HEIGHT, WIDTH, channels), dtype=np.float32)
+        values[0, 0], values[0, 1] = 0, 1
+        return values
+    most = np.iinfo(dtype).max
+    values = random.integers(0, most, (HEIGHT, WIDTH, channels), dtype=dtype, endpoint=True)
+    values[0, 0], values[0, 1] = 0, most
+    return values
+
+
+def smooth() -> np.ndarray:
+    """A colour gradient of 8 bits, which JPEG keeps well: (97, 131, 3)."""
+    down, right = np.mgrid[0 : 1 : HEIGHT * 1j, 0 : 1 : WIDTH * 1j]
+    return np.round(255 * np.stack([down, right, 1 - down], axis=-1)).astype(np.uint8)
+
+
+def make(path: Path, array: np.ndarray, **options) -> Path:
+    """A file of an array (H, W, C) by another way than `deepred.images.write`."""
+    channels = array.shape[-1]
+    if path.suffix == ".tif":
+        tifffile.imwrite(
+            path, array[..., 0] if channels == 1 else array,
+            photometric="rgb" if channels >= 3 else "minisblack",
+            planarconfig="contig" if channels > 1 else None,
+            extrasamples=["unassalpha"] if channels in (2, 4) else None, **options,
+        )  # fmt: skip
+    elif array.dtype == np.uint16:
+        mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[channels]
+        png.from_array(array.reshape(HEIGHT, -1), f"{mode};16").save(path)
+    else:
+        Image.fromarray(array[..., 0] if channels == 1 else array).save(path, **options)
+    return path
+
+
+def stored(path: Path) -> np.ndarray:
+    """The pixels of a file as an independent reader has them, (H, W, C) at full depth."""
+    if path.suffix == ".tif":
+        array = tifffile.imread(path)
+    elif path.suffix == ".png":
+        width, height, rows, info = png.Reader(filename=str(path)).read()
+        kind = np.uint16 if info["bitdepth"] == 16 else np.uint8
+        array = np.array([list(row) for row in rows], kind)
+        array = array.reshape(height, width, info["planes"])
+    else:
+        with Image.open(path) as image:
+            array = np.array(image)
+    return array if array.ndim == 3 else array[..., None]
+
+
+def whole(picture: Picture) -> np.ndarray:
+    """Image and alpha of a picture as one array (H, W, C) at its depth."""
+    array = to_array(picture.image, picture.bits)
+    if picture.alpha is None:
+        return array
+    return np.concatenate([array, picture.alpha[..., None]], axis=-1)
+
+
+# Read, write, read -------------------------------------------------------------------------------
+
+LOSSLESS = [
+    *[(".png", kind, channels) for kind in (np.uint8, np.uint16) for channels in (1, 2, 3, 4)],
+    *[(".tif", kind, channels) for kind in (np.uint8, np.uint16) for channels in (1, 2, 3, 4)],
+    *[(".tif", np.float32, channels) for channels in (1, 3, 4)],
+    *[(".bmp", np.uint8, channels) for channels in (1, 3)],
+]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "dtype", "channels"),
+    LOSSLESS,
+    ids=[f"{suffix[1:]}-{np.dtype(kind)}-{channels}" for suffix, kind, channels in LOSSLESS],
+)
+def test_a_lossless_file_comes_back_bit_for_bit(tmp_path, suffix, dtype, channels):
+    array = pixels(channels, dtype)
+    source = make(tmp_path / f"source{suffix}", array)
+    assert np.array_equal(stored(source), array)  # the file is what it should be
+    picture = read(source)
+    colours = 3 if channels >= 3 else 1
+    assert picture.image.shape == (1, colours, HEIGHT, WIDTH)
+    assert picture.image.dtype == torch.float32
+    assert picture.bits == {1: 8, 2: 16, 4: 32}[np.dtype(dtype).itemsize]
+    assert (picture.alpha is not None) == (channels in (2, 4))
+    assert np.array_equal(whole(picture), array)
+
+    target = tmp_path / f"target{suffix}"
+    write(target, picture)
+    assert stored(target).dtype == array.dtype
+    assert np.array_equal(stored(target), array)  # as others read it
+    assert np.array_equal(whole(read(target)), array)  # and as this package does
+    assert sorted(p.name for p in tmp_path.iterdir()) == [source.name, target.name]
+
+
+def test_the_tensor_holds_the_values_divided_by_the_largest(tmp_path):
+    for dtype, most in ((np.uint8, 255), (np.uint16, 65535)):
+        array = pixels(3, dtype)
+        image = read(make(tmp_path / f"{most}.png", array)).image
+        expected = torch.from_numpy((array.astype(np.float64) / most).astype(np.float32))
+        assert torch.equal(image[0].permute(1, 2, 0), expected)
+
+
+def test_every_16_bit_value_survives_float32(tmp_path):
+    array = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    for suffix in (".png", ".tif"):
+        path = tmp_path / f"all{suffix}"
+        write(path, Picture(to_tensor(array), 16))
+        assert np.array_equal(stored(path)[..., 0], array)
+        assert np.array_equal(to_array(read(path).image, 16)[..., 0], array)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_jpeg_loses_little(tmp_path, channels):
+    array = smooth()[..., :channels]
+    picture = read(make(tmp_path / "source.png", array))
+    write(tmp_path / "target.jpg", picture)
+    again = read(tmp_path / "target.jpg")
+    assert again.image.shape == picture.image.shape
+    error = np.abs(to_array(again.image).astype(int) - array)
+    # Quality 95 divides by steps of at most 10, an error of 5 in one of 64 coefficients; on a
+    # gradient it comes to a few grey levels. Chroma subsampling or a low quality fails this.
+    assert error.max() <= 6
+    assert error.mean() < 1
+
+
+def test_16_bits_become_8_in_jpeg_and_a_warning_says_so(tmp_path, caplog):
+    picture = read(make(tmp_path / "deep.png", pixels(3, np.uint16)))
+    write(tmp_path / "flat.bmp", picture)
+    assert "holds 8 bits" in caplog.text
+    expected = np.round(pixels(3, np.uint16) / 65535 * 255).astype(np.uint8)
+    # float32 of a 16-bit value is off by 1e-7, which moves no value over a half
+    assert np.array_equal(stored(tmp_path / "flat.bmp"), expected)
+
+
+def test_alpha_is_scaled_where_the_depth_changes(tmp_path):
+    array = pixels(4, np.uint8)
+    write(tmp_path / "float.tif", Picture(to_tensor(array[..., :3]), 32, array[..., 3]))
+    alpha = read(tmp_path / "float.tif").alpha
+    assert np.array_equal(alpha, (array[..., 3] / 255).astype(np.float32))
+    deep = pixels(4, np.uint16)
+    write(tmp_path / "float.png", Picture(to_tensor(deep[..., :3]), 32, alpha))
+    assert np.array_equal(stored(tmp_path / "float.png")[..., 3], array[..., 3].astype(int) * 257)
+
+
+def test_values_beyond_0_and_1_are_clipped_on_writing(tmp_path):
+    image = torch.linspace(-1, 2, 32 * 32).view(1, 1, 32, 32)
+    write(tmp_path / "a.png", Picture(image))
+    expected = np.round(image.double().numpy()[0, 0].clip(0, 1) * 255)
+    assert np.array_equal(stored(tmp_path / "a.png")[..., 0], expected)
+
+
+# Kinds of files -----------------------------------------------------------------------------------
+
+
+def test_a_palette_png_is_read_as_its_colours(tmp_path):
+    indexed = Image.fromarray(smooth()).quantize(16)
+    indexed.save(tmp_path / "palette.png")
+    picture = read(tmp_path / "palette.png")
+    assert picture.alpha is None
+    assert np.array_equal(to_array(picture.image), np.array(indexed.convert("RGB")))
+
+
+def test_a_palette_png_with_transparency_has_alpha(tmp_path):
+    indexed = Image.fromarray(smooth()).quantize(16)
+    indexed.save(tmp_path / "palette.png", transparency=3)
+    picture = read(tmp_path / "palette.png")
+    assert np.array_equal(picture.alpha, np.where(np.array(indexed) == 3, 0, 255))
+    assert np.array_equal(to_array(picture.image), np.array(indexed.convert("RGB")))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_png_with_one_transparent_colour_has_alpha(tmp_path, channels, dtype):
+    array = pixels(channels, dtype)
+    chosen = array[50, 60]
+    array[70, 80] = chosen
+    chunk = struct.pack(f">{channels}H", *chosen.tolist())  # tRNS: 16 bits each at any depth
+    path = make(tmp_path / "a.png", array)
+    insert_chunk(path, b"tRNS", chunk)
+    picture = read(path)
+    transparent = (array == chosen).all(-1)
+    assert picture.image.shape[1] == channels
+    assert transparent.sum() >= 2
+    assert np.array_equal(picture.alpha, np.where(transparent, 0, np.iinfo(dtype).max))
+    assert np.array_equal(to_array(picture.image, picture.bits), array)
+
+
+def test_significant_bits_do_not_darken_a_16_bit_png(tmp_path):
+    """A 12-bit camera's sBIT chunk; pypng's asDirect would shift the values right by 4."""
+    array = pixels(3, np.uint16) & np.uint16(0xFFF0)
+    path = make(tmp_path / "a.png", array)
+    insert_chunk(path, b"sBIT", bytes([12, 12, 12]))
+    assert np.array_equal(to_array(read(path).image, 16), array)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_one_bit_images_are_black_and_white(tmp_path, suffix):
+    array = pixels(1)[..., 0] > 127
+    Image.fromarray(array).save(tmp_path / f"a{suffix}")
+    picture = read(tmp_path / f"a{suffix}")
+    assert picture.bits == 8
+    assert np.array_equal(to_array(picture.image)[..., 0], np.where(array, 255, 0))
+
+
+def test_a_rotated_photograph_is_read_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its side: turn by 90 degrees clockwise to view
+    Image.fromarray(smooth()).save(tmp_path / "a.jpg", exif=exif, quality=95, subsampling=0)
+    array = to_array(read(tmp_path / "a.jpg").image)
+    assert array.shape == (WIDTH, HEIGHT, 3)
+    # JPEG at quality 95, as in test_jpeg_loses_little
+    assert np.abs(array.astype(int) - np.rot90(smooth(), -1)).max() <= 6
+
+
+def test_a_cmyk_jpeg_is_read_as_rgb(tmp_path):
+    inks = Image.fromarray(smooth()).convert("CMYK")
+    inks.save(tmp_path / "a.jpg", quality=95, subsampling=0, icc_profile=b"of inks, no use in RGB")
+    picture = read(tmp_path / "a.jpg")
+    assert picture.image.shape == (1, 3, HEIGHT, WIDTH)
+    assert picture.profile is None
+    # JPEG at quality 95, as in test_jpeg_loses_little, on inks
+    assert np.abs(to_array(picture.image).astype(int) - smooth()).max() <= 8
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_big_endian_tiffs_are_read(tmp_path, dtype):
+    array = pixels(4, dtype)
+    picture = read(make(tmp_path / "a.tif", array, byteorder=">"))
+    assert Path(tmp_path / "a.tif").read_bytes()[:2] == b"MM"
+    assert np.array_equal(whole(picture), array)
+    assert np.array_equal(to_tensor(array.astype(array.dtype.newbyteorder(">"))), to_tensor(array))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_tiffs_of_separate_planes_are_read(tmp_path, dtype, channels):
+    array = pixels(channels, dtype)
+    tifffile.imwrite(
+        tmp_path / "a.tif", array.transpose(2, 0, 1), photometric="rgb", planarconfig="separate",
+        extrasamples=["unassalpha"] if channels == 4 else None,
+    )  # fmt: skip
+    assert np.array_equal(whole(read(tmp_path / "a.tif")), array)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_tiffs_in_which_0_is_white_are_turned_round(tmp_path, dtype):
+    array = pixels(1, dtype)[..., 0]
+    tifffile.imwrite(tmp_path / "a.tif", array, photometric="miniswhite")
+    most = 1 if dtype == np.float32 else np.iinfo(dtype).max
+    assert np.array_equal(whole(read(tmp_path / "a.tif"))[..., 0], most - array)
+
+
+def test_where_0_is_white_alpha_stays(tmp_path):
+    array = pixels(2, np.uint16)
+    tifffile.imwrite(
+        tmp_path / "a.tif", array, photometric="miniswhite", planarconfig="contig",
+        extrasamples=["unassalpha"],
+    )  # fmt: skip
+    picture = read(tmp_path / "a.tif")
+    assert np.array_equal(picture.alpha, array[..., 1])
+    assert np.array_equal(to_array(picture.image, 16)[..., 0], 65535 - array[..., 0])
+
+
+def test_compressed_tiffs_are_read_and_the_first_page_of_many(tmp_path, caplog):
+    array = pixels(3, np.uint16)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        writer.write(array, photometric="rgb", compression="zlib", rowsperstrip=8)
+        writer.write(array // 2, photometric="rgb")
+    assert np.array_equal(whole(read(tmp_path / "a.tif")), array)
+    assert "has 2 pages, the first is read" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("suffix", "bits"), [(".png", 8), (".png", 16), (".jpg", 8), (".tif", 8), (".tif", 16)]
+)
+def test_the_colour_profile_is_kept(tmp_path, suffix, bits):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    path = tmp_path / f"a{suffix}"
+    write(path, Picture(to_tensor(smooth()), bits, None, profile))
+    with Image.open(path) as image:
+        assert image.info["icc_profile"] == profile
+    picture = read(path)
+    assert picture.profile == profile
+    write(tmp_path / f"b{suffix}", picture)
+    assert read(tmp_path / f"b{suffix}").profile == profile
+
+
+def test_the_suffix_on_reading_does_not_matter(tmp_path):
+    path = make(tmp_path / "a.png", pixels(3)).rename(tmp_path / "a.jpg")
+    assert np.array_equal(whole(read(path)), pixels(3))
+
+
+def test_arrays_become_tensors_and_back():
+    for array in (pixels(3), pixels(1)[..., 0], pixels(3)[::-1, ::2], pixels(1) > 127):
+        tensor = to_tensor(array)
+        assert tensor.is_contiguous()
+        expected = array if array.dtype != bool else array * np.uint8(255)
+        assert np.array_equal(to_array(tensor), expected.reshape(*expected.shape[:2], -1))
+    with pytest.raises(InputError, match="bits must be 8, 16 or 32"):
+        to_array(tensor, 12)
+    for bad in (pixels(3, np.uint16).astype(np.int32), np.ones(5), np.ones((0, 4, 3))):
+        with pytest.raises(InputError):
+            to_tensor(bad)
+
+
+# Refusals -----------------------------------------------------------------------------------------
+
+
+def insert_chunk(path: Path, kind: bytes, content: bytes) -> None:
+    """Put a chunk after a PNG's IHDR."""
+    old = path.read_bytes()
+    path.write_bytes(old[:33] + png_chunk(kind, content) + old[33:])
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    checksum = struct.pack(">I", zlib.crc32(kind + content))
+    return struct.pack(">I", len(content)) + kind + content + checksum
+
+
+def bomb(path: Path, bits: int) -> Path:
+    """A PNG of a few bytes that says it has 50000x50000 pixels."""
+    header = struct.pack(">IIBBBBB", 50_000, 50_000, bits, 2, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b"")]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks))
+    return path
+
+
+def cut(path: Path, share: float) -> Path:
+    """Keep only the first share of a file."""
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    return path
+
+
+def with_value(value: float) -> np.ndarray:
+    array = pixels(3, np.float32)
+    array[10, 20, 1] = value
+    return array
+
+
+def a_tiff_bomb(path: Path) -> Path:
+    content = make(path, pixels(1)).read_bytes()
+    for tag, old in ((256, WIDTH), (257, HEIGHT)):  # ImageWidth and ImageLength, one LONG each
+        entry = struct.pack("<HHI", tag, 4, 1)
+        assert content.count(entry + struct.pack("<I", old)) == 1
+        content = content.replace(entry + struct.pack("<I", old), entry + struct.pack("<I", 50_000))
+    return written(path, content)
+
+
+def premultiplied(path: Path) -> Path:
+    tifffile.imwrite(path, pixels(4, np.uint16), photometric="rgb", extrasamples=["assocalpha"])
+    return path
+
+
+REFUSED = {
+    "missing": (lambda d: d / "no.png", "no such file"),
+    "name too long": (lambda d: d / ("x" * 300 + ".png"), "cannot be read"),
+    "folder": (lambda d: d, "is a folder"),
+    "below a file": (lambda d: make(d / "a.png", pixels(3)) / "b.png", "cannot be read"),
+    "zero bytes": (lambda d: written(d / "a.png", b""), "is empty"),
+    "one byte": (lambda d: written(d / "a.png", b"\x89"), "not a PNG, JPEG, TIFF or BMP"),
+    "text": (lambda d: written(d / "a.png", b"not an image\n" * 99), "not a PNG, JPEG, TIFF"),
+    "gif": (lambda d: make(d / "a.gif", pixels(1)), "not a PNG, JPEG, TIFF or BMP"),
+    "webp": (lambda d: make(d / "a.webp", pixels(3)), "not a PNG, JPEG, TIFF or BMP"),
+    "truncated png": (lambda d: cut(make(d / "a.png", pixels(3)), 0.5), "cannot be decoded"),
+    "png header alone": (lambda d: cut(make(d / "a.png", pixels(3)), 0.0008), "or damaged"),
+    "truncated 16-bit png": (
+        lambda d: cut(make(d / "a.png", pixels(3, np.uint16)), 0.5),
+        "cannot be decoded",
+    ),
+    "truncated jpeg": (lambda d: cut(make(d / "a.jpg", pixels(3)), 0.5), "truncated"),
+    "truncated tiff": (lambda d: cut(make(d / "a.tif", pixels(3)), 0.5), "truncated"),
+    "truncated 16-bit tiff": (
+        lambda d: cut(make(d / "a.tif", pixels(3, np.uint16)), 0.5),
+        "cannot be decoded",
+    ),
+    "truncated compressed tiff": (
+        lambda d: cut(make(d / "a.tif", pixels(3, np.uint16), compression="zlib"), 0.5),
+        "cannot be decoded",
+    ),
+    "tiff cut in its tags": (lambda d: cut(make(d / "a.tif", pixels(3)), 0.005), "damaged"),
+    "truncated bmp": (lambda d: cut(make(d / "a.bmp", pixels(3)), 0.5), "truncated"),
+    "damaged png": (lambda d: spoilt(make(d / "a.png", pixels(3))), "cannot be decoded"),
+    "nan": (lambda d: make(d / "a.tif", with_value(np.nan)), "NaN or infinity"),
+    "infinity": (lambda d: make(d / "a.tif", with_value(np.inf)), "NaN or infinity"),
+    "above 1": (lambda d: make(d / "a.tif", with_value(255)), r"must lie in \[0, 1\].*to 255"),
+    "below 0": (lambda d: make(d / "a.tif", with_value(-0.5)), "run from -0.5"),
+    "nan in alpha": (
+        lambda d: make(d / "a.tif", np.full((HEIGHT, WIDTH, 4), np.nan, np.float32)),
+        "alpha channel contains NaN",
+    ),
+    "int32": (lambda d: make(d / "a.tif", pixels(3).astype(np.int32)), "type int32 is not read"),
+    "float16": (lambda d: make(d / "a.tif", pixels(3).astype(np.float16)), "type float16"),
+    "premultiplied": (lambda d: premultiplied(d / "a.tif"), "multiplied by alpha"),
+    "low": (lambda d: make(d / "a.png", pixels(3)[:8, :40]), "40x8 is too small"),
+    "narrow": (lambda d: make(d / "a.tif", pixels(3)[:40, :8]), "8x40 is too small"),
+    "bomb": (lambda d: bomb(d / "a.png", 8), "more than 89,478,485 pixels"),
+    "16-bit bomb": (lambda d: bomb(d / "a.png", 16), "more than 89,478,485 pixels"),
+    "tiff bomb": (lambda d: a_tiff_bomb(d / "a.tif"), "more than 89,478,485 pixels"),
+}
+
+
+def written(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+def spoilt(path: Path) -> Path:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    return written(path, bytes(content))
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_read_is_refused_in_one_line_that_names_it(tmp_path, case, recwarn):
+    prepare, reason = REFUSED[case]
+    path = prepare(tmp_path)
+    with pytest.raises(InputError, match=reason) as caught:
+        read(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
+    assert not recwarn.list  # a warning would be a second line on a terminal
+
+
+def test_a_bomb_is_refused_by_its_header_alone(tmp_path, monkeypatch):
+    def decode(*_):
+        raise AssertionError("pixels were decoded")
+
+    monkeypatch.setattr(png.Reader, "read", decode)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", decode)
+    for bits in (8, 16):
+        with pytest.raises(InputError, match=r"more than 89,478,485"):
+            read(bomb(tmp_path / "a.png", bits))
+
+
+def test_sixteen_pixels_are_enough(tmp_path):
+    assert read(make(tmp_path / "a.png", pixels(3)[:16, :16])).image.shape == (1, 3, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("nowhere/out.png", "folder .*nowhere does not exist; create it first"),
+        ("file/out.png", "folder .*file does not exist"),
+        ("folder.png", "is a folder"),
+        ("out.gif", "unknown output format '.gif'"),
+        ("out", "unknown output format ''"),
+        ("x" * 300 + ".png", "cannot be written"),
+        ("x" * 240 + ".png", "cannot be written"),  # itself short enough, its temporaries not
+    ],
+)
+def test_an_output_that_cannot_be_is_refused(tmp_path, name, reason):
+    (tmp_path / "file").write_text("a file")
+    (tmp_path / "folder.png").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    for refuse in (check_output, lambda path: write(path, Picture(to_tensor(pixels(3))))):
+        with pytest.raises(InputError, match=reason) as caught:
+            refuse(tmp_path / name)
+        assert str(caught.value).startswith(f"{tmp_path / name}: ")
+        assert "\n" not in str(caught.value)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".jpeg", ".bmp"])
+def test_alpha_is_not_dropped_in_silence(tmp_path, suffix):
+    array = pixels(4)
+    picture = Picture(to_tensor(array[..., :3]), 8, array[..., 3])
+    path = tmp_path / f"a{suffix}"
+    check_output(path, Picture(picture.image))  # without alpha there is nothing to refuse
+    for refuse in (check_output, write):
+        with pytest.raises(InputError, match=r"cannot hold the input's alpha channel; use \.png"):
+            refuse(path, picture)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_good_output_path_leaves_nothing_behind(tmp_path):
+    make(tmp_path / "out.png", pixels(3))
+    before = (tmp_path / "out.png").read_bytes()
+    check_output(tmp_path / "out.png")
+    check_output(tmp_path / "OUT.TIFF")
+    assert [p.name for p in tmp_path.iterdir()] == ["out.png"]
+    assert (tmp_path / "out.png").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "encoder"),
+    [
+        ("a.png", "PIL.Image.Image.save"),
+        ("a.jpg", "PIL.Image.Image.save"),
+        ("a.tif", "tifffile.imwrite"),
+        ("deep.png", "png.write_chunks"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("error", "becomes"),
+    [
+        (OSError(28, "No space left on device"), InputError),
+        (MemoryError(), MemoryError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+    ],
+    ids=["disk full", "memory", "Ctrl-C"],
+)
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch, name, encoder, error, becomes):
+    path = tmp_path / name
+    path.write_bytes(b"the old file")
+
+    def fail(*arguments, **_):
+        target = next(a for a in arguments if isinstance(a, Path) or hasattr(a, "write"))
+        if isinstance(target, Path):
+            target.write_bytes(b"half of it")
+        else:
+            target.write(b"half of it")
+        raise error
+
+    monkeypatch.setattr(encoder, fail)
+    with pytest.raises(becomes) as caught:
+        write(path, Picture(to_tensor(pixels(3)), 16 if name == "deep.png" else 8))
+    if becomes is InputError:
+        assert str(caught.value) == f"{path}: cannot be written (No space left on device)"
+    assert path.read_bytes() == b"the old file"
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def test_a_missing_codec_is_named(tmp_path, monkeypatch):
+    def asarray(self):
+        raise ValueError("<COMPRESSION.LZW: 5> requires the 'imagecodecs' package")
+
+    path = make(tmp_path / "a.tif", pixels(3, np.uint16))
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", asarray)
+    with pytest.raises(InputError, match="needs the package imagecodecs; install it, or save"):
+        read(path)
+
+
+def test_the_limits_are_those_of_the_messages():
+    assert images.SMALLEST_SIDE == 16
+    assert images.MOST_PIXELS == Image.MAX_IMAGE_PIXELS

@@ -1,0 +1,245 @@
+"""Settings refuse what is out of range, and the presets are what they say they are."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+
+from deepred.errors import InputError
+from deepred.settings import METHODS, PRESETS, TASKS, Settings, preset
+
+WHOLE = (0, -1, 1.5, "3", None, True, math.nan)  # not whole numbers of at least 1
+NATURAL = (-1, 0.5, "3", None, False, math.nan)  # ... of at least 0
+POSITIVE = (0, 0.0, -0.1, "1", None, True, math.nan, math.inf)  # not numbers above 0
+WEIGHT = (-0.1, "1", None, True, math.nan, math.inf, -math.inf)  # ... of at least 0
+FLAG = (0, 1, "yes", None)
+WORD = ("", "Adam", "none of them", None, 1)
+
+BAD = {
+    "channels": WHOLE,
+    "scales": WHOLE,
+    "skip": NATURAL,
+    "input_channels": WHOLE,
+    "input_distribution": WORD,
+    "input_scale": POSITIVE,
+    "input_noise": WEIGHT,
+    "optimizer": WORD,
+    "learning_rate": POSITIVE,
+    "lr_decay": POSITIVE,
+    "lr_decay_every": WHOLE,
+    "theta_steps": WHOLE,
+    "data_term": WORD,
+    "denoiser": (None,),  # with lam above 0; names are the denoisers' matter
+    "sigma_f": WEIGHT,
+    "denoise_every": WHOLE,
+    "lag": NATURAL,
+    "lam": WEIGHT,
+    "mu": (*WEIGHT, 0),  # 0 with lam above 0
+    "x_update": WORD,
+    "c": POSITIVE,
+    "inner_steps": WHOLE,
+    "x_start": WORD,
+    "x_sees": WORD,
+    "clip_x": FLAG,
+    "growth": WEIGHT,
+    "growth_db": WEIGHT,
+    "residual_target": POSITIVE,
+    "clipped": FLAG,
+    "iterations": WHOLE,
+    "result": WORD,
+    "smoothing": (-0.1, 1, 1.0, 1.5, "0.9", None, True, math.nan),
+    "runs": WHOLE,
+    "check_every": WHOLE,
+    "collapse_db": WEIGHT,
+    "max_rollbacks": NATURAL,
+}
+
+
+def test_every_setting_has_its_range_tested():
+    assert set(BAD) == {field.name for field in dataclasses.fields(Settings)}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in BAD.items() for value in values], ids=str
+)
+def test_a_value_out_of_range_is_refused_by_name(name, value):
+    with pytest.raises(InputError) as caught:
+        Settings(**{name: value})
+    message = str(caught.value)
+    assert name in message.split()  # as a word: "c" is in most messages
+    assert "\n" not in message
+    if name not in ("mu", "denoiser"):
+        assert message.startswith(f"{name} must be ")
+        assert message.endswith(f"got {value!r}")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict(channels=1, scales=1, skip=0, input_channels=1, iterations=1, runs=1),
+        dict(lag=0, max_rollbacks=0, check_every=1, denoise_every=1, inner_steps=1),
+        dict(smoothing=0, growth=0, input_noise=0, sigma_f=0, collapse_db=0),  # whole for floats
+        dict(lam=0, mu=0, denoiser=None),
+        dict(lam=0, mu=0.5, denoiser=None),
+        dict(learning_rate=1, c=2, residual_target=1),
+        dict(clip_x=True, clipped=True),
+    ],
+    ids=str,
+)
+def test_the_ends_of_the_ranges_are_allowed(changes):
+    settings = Settings(**changes)
+    assert {name: getattr(settings, name) for name in changes} == changes
+
+
+@pytest.mark.parametrize(
+    ("name", "choices"),
+    [
+        ("input_distribution", ("gaussian", "uniform")),
+        ("optimizer", ("adam", "gradient-descent")),
+        ("data_term", ("sum", "mean")),
+        ("x_update", ("fixed-point", "steepest-descent")),
+        ("x_start", ("measurement", "zeros")),
+        ("x_sees", ("after", "before")),
+        ("result", ("x", "network", "x-u")),
+    ],
+)
+def test_choices_are_named_where_there_is_no_such(name, choices):
+    for choice in choices:
+        assert getattr(Settings(**{name: choice}), name) == choice
+    with pytest.raises(InputError, match=f"one of {', '.join(choices)}, got 'other'"):
+        Settings(**{name: "other"})
+
+
+def test_what_contradicts_itself_is_refused():
+    with pytest.raises(InputError, match="mu must be above 0 where lam is"):
+        Settings(mu=0)
+    with pytest.raises(InputError, match="lam above 0 needs a denoiser"):
+        Settings(denoiser=None)
+
+
+def test_settings_cannot_be_changed_but_replaced():
+    settings = Settings()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings.lam = 1.0
+    changed = settings.replace(lam=1.0, runs=3)
+    assert (changed.lam, changed.runs) == (1.0, 3)
+    assert settings == Settings()
+    assert Settings(**changed.as_dict()) == changed
+    with pytest.raises(InputError, match="iterations must be"):
+        settings.replace(iterations=0)
+
+
+@pytest.mark.parametrize("name", ["lambda_", "lr", "Mu", "sigma"])
+def test_replace_refuses_unknown_names(name):
+    with pytest.raises(InputError, match=f"unknown setting '{name}'; known are .*learning_rate"):
+        Settings().replace(**{name: 1})
+
+
+# Presets ------------------------------------------------------------------------------------------
+
+
+def test_paper_is_table_1():
+    settings = preset("paper")
+    assert settings == Settings()
+    table = dict(
+        input_noise=0.033, learning_rate=0.01, denoiser="nlm", sigma_f=3 / 255, lam=0.5, mu=0.5,
+        iterations=5000,
+    )  # fmt: skip
+    assert {name: getattr(settings, name) for name in table} == table
+
+
+def test_paper_is_the_papers_text():
+    text = dict(
+        channels=128, scales=5, skip=4, input_channels=32,  # DIP's network
+        input_distribution="gaussian", input_scale=0.1, denoise_every=10, inner_steps=1,
+        x_update="fixed-point", x_start="measurement", x_sees="after", clip_x=False,
+        data_term="sum", growth=0.0, runs=2,
+    )  # fmt: skip
+    settings = preset("paper")
+    assert {name: getattr(settings, name) for name in text} == text
+
+
+# Field: (the paper, the authors' released notebook for denoising).
+DEVIATIONS = {
+    "input_distribution": ("gaussian", "uniform"),
+    "learning_rate": (0.01, 0.008),
+    "iterations": (5000, 6000),
+    "data_term": ("sum", "mean"),
+    "lag": (0, 1),
+    "x_sees": ("after", "before"),
+    "clip_x": (False, True),
+    "growth": (0.0, 0.06),  # of .5: .03 each time
+    "result": ("x", "network"),
+    "runs": (2, 1),
+}
+
+
+def test_authors_differs_from_paper_in_the_listed_fields_alone():
+    paper, authors = preset("paper").as_dict(), preset("authors").as_dict()
+    different = {
+        name: (paper[name], authors[name]) for name in paper if paper[name] != authors[name]
+    }
+    assert different == DEVIATIONS
+
+
+def test_the_authors_controller_starts_at_20_db_at_sigma_25():
+    settings = preset("authors")
+    start = -20 * math.log10(settings.residual_target * 25 / 255)
+    assert start == pytest.approx(20, abs=0.01)  # 1.02 is rounded: 20.0 dB to a hundredth
+    assert settings.growth * settings.lam == pytest.approx(0.03)
+    assert settings.growth_db == 0.01
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("method", METHODS)
+def test_every_preset_exists_for_every_task_and_method(name, task, method):
+    settings = preset(name, task, method)
+    assert isinstance(settings, Settings)
+    if method == "dip":
+        assert settings.lam == settings.mu == settings.growth == 0
+        assert settings.denoiser is None
+        assert settings.result == "network"
+    else:
+        assert settings.lam > 0
+        assert settings.denoiser is not None
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_dip_has_the_network_and_the_runs_of_the_preset(name):
+    ours, dip = preset(name), preset(name, method="dip")
+    for field in ("channels", "scales", "skip", "input_channels", "runs"):
+        assert getattr(dip, field) == getattr(ours, field), field
+
+
+@pytest.mark.parametrize("name", ["paper", "authors"])
+def test_dip_is_that_of_its_released_code(name):
+    dip = preset(name, method="dip")
+    released = dict(
+        input_distribution="uniform", input_scale=0.1, input_noise=1 / 30, learning_rate=0.01,
+        iterations=1800, smoothing=0.99,
+    )  # fmt: skip
+    assert {field: getattr(dip, field) for field in released} == released
+
+
+def test_as_dip_changes_the_prior_and_nothing_else():
+    settings = preset("authors")
+    changed = settings.as_dip()
+    prior = dict(lam=0.0, mu=0.0, growth=0.0, denoiser=None, result="network")
+    assert changed.as_dict() == {**settings.as_dict(), **prior}
+    assert changed.as_dip() == changed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("slow",), "unknown preset 'slow'; known are paper, authors, fast, best"),
+        (("paper", "colourise"), "unknown task 'colourise'; known are denoise"),
+        (("paper", "denoise", "bm3d"), "unknown method 'bm3d'; known are deepred, dip, red"),
+    ],
+)
+def test_unknown_presets_tasks_and_methods_are_refused(arguments, message):
+    with pytest.raises(InputError, match=message):
+        preset(*arguments)
