@@ -120,17 +120,10 @@ def _restore(options) -> int:
 
     output = Path(options.output)
     with Progress(settings.iterations * settings.runs, options.method) as progress:
-        before = {"k": 0, "runs": 0}
-
-        def show(state) -> None:
-            if state.k < before["k"] and state.k == 1:
-                before["runs"] += settings.iterations
-            before["k"] = state.k
-            progress.update(before["runs"] + state.k)
-
         result = restoration.restore(
             picture.image, method=options.method, settings=settings, sigma=sigma,
-            seed=options.seed, device=device, callback=show,
+            seed=options.seed, device=device,
+            callback=lambda s: progress.update(s.run * settings.iterations + s.k),
             checkpoint=output.with_name(f".{output.name}.checkpoint"),
         )  # fmt: skip
     images.write(

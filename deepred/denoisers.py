@@ -70,8 +70,8 @@ def tv(x: Tensor, sigma: float) -> Tensor:
 def bm3d(x: Tensor, sigma: float) -> Tensor:
     """BM3D (Dabov et al. 2007) by the authors' package: CBM3D for three channels.
 
-    The package `bm3d` is free for non-commercial use only, hence an optional extra. Its threads add
-    up in no fixed order: results of equal calls differ in the seventh digit.
+    The package `bm3d` is free for non-commercial use only, hence an optional extra. It runs on one
+    thread: several add up in no fixed order, and equal calls would differ in the seventh digit.
 
     Raises
     ------
@@ -79,13 +79,15 @@ def bm3d(x: Tensor, sigma: float) -> Tensor:
         If the package is not installed.
     """
     package = _bm3d_package()
+    profile = package.BM3DProfile()
+    profile.num_threads = 1
     if x.shape[1] == 3:  # bm3d.bm3d on RGB is not CBM3D: no luminance-chrominance transform
         images = [
-            package.bm3d_rgb(image.transpose(1, 2, 0), sigma_psd=sigma).transpose(2, 0, 1)
+            package.bm3d_rgb(image.transpose(1, 2, 0), sigma, profile).transpose(2, 0, 1)
             for image in _array(x)
         ]
         return _tensor(np.stack(images), x)
-    return _each(x, lambda channel: package.bm3d(channel, sigma_psd=sigma).reshape(channel.shape))
+    return _each(x, lambda channel: package.bm3d(channel, sigma, profile).reshape(channel.shape))
 
 
 def _bm3d_package():

@@ -96,8 +96,11 @@ def denoising(profile: str, seeds: tuple[int, ...] = (0,)) -> list[Run]:
         images = [("builtin", "astronaut", (226, 126, 64))]
         presets, changes = ("fast",), dict(channels=8, scales=3, iterations=40, runs=1)
     methods: list[tuple[str, str, Settings | None]] = [("noisy", "", None), ("nlm", "", None)]
-    methods += [("dip", presets[0], preset(presets[0], "denoise", "dip").replace(**changes))]
-    methods += [("deepred", p, preset(p, "denoise").replace(**changes)) for p in presets]
+    methods += [
+        (method, name, preset(name, "denoise", method).replace(**changes))
+        for method in ("dip", "deepred")
+        for name in presets
+    ]
     return [
         _denoising_run("denoising", profile, *image, *method, seed)
         for seed in seeds
@@ -109,17 +112,17 @@ def denoising(profile: str, seeds: tuple[int, ...] = (0,)) -> list[Run]:
 def overfitting(profile: str, seeds: tuple[int, ...] = (0,)) -> list[Run]:
     """Our own study behind Section 3.2's claim that DeepRED need not be stopped early.
 
-    House, a 32-channel network, one run of 1800 iterations each: DIP beside DeepRED with constant
-    weights (preset paper) and with growing ones (preset authors). Only the profile paper has it;
-    the runs of `denoising` show the same on the built-in images.
+    House, a 32-channel network, one run of 1800 iterations each: DIP and DeepRED, by the paper's
+    text (Gaussian input, constant weights) and by the released codes (uniform input, weights that
+    grow). Only the profile paper has it.
     """
     if profile != "paper":
         return []
     changes = dict(channels=32, iterations=1800, runs=1)
     methods = [
-        ("dip", "paper", preset("paper", "denoise", "dip").replace(**changes)),
-        ("deepred", "paper", preset("paper", "denoise").replace(**changes)),
-        ("deepred", "authors", preset("authors", "denoise").replace(**changes)),
+        (method, name, preset(name, "denoise", method).replace(**changes))
+        for method in ("dip", "deepred")
+        for name in ("paper", "authors")
     ]
     return [
         _denoising_run("overfitting", profile, "cset9", "house", None, *method, seed)
@@ -188,7 +191,7 @@ def execute(
         def measure(state: State) -> dict[str, float] | None:
             measured = track(state)
             if measured is not None and progress is not None:
-                progress(state.k, measured["psnr"])
+                progress(state.run * run.settings.iterations + state.k, measured["psnr"])
             return measured
 
         result = restore(

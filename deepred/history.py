@@ -19,10 +19,10 @@ class History:
         self._rows = list(rows or [])
         self._waiting: list[tuple[dict[str, float], torch.Tensor]] = []
 
-    def add(self, run: int, state: State, measured: Mapping[str, float] | None) -> None:
+    def add(self, state: State, measured: Mapping[str, float] | None) -> None:
         """Append a state. One whose iteration was there already, after a return, replaces what
         followed it."""
-        index = {"run": run, "iteration": state.k, "seconds": state.seconds}
+        index = {"run": state.run, "iteration": state.k, "seconds": state.seconds}
         terms = torch.stack([state.terms[name].float() for name in TERMS])
         self._waiting.append(({**(measured or {}), **index}, terms))  # the images are let go
 

@@ -188,8 +188,8 @@ def section_41(
     """
     rows = []
     for method, preset in [
-        ("noisy", ""), ("nlm", ""), ("red", "paper"), ("dip", "paper"), ("deepred", "paper"),
-        ("deepred", "authors"),
+        ("noisy", ""), ("nlm", ""), ("red", "paper"), ("dip", "paper"), ("dip", "authors"),
+        ("deepred", "paper"), ("deepred", "authors"),
     ]:  # fmt: skip
         there = runs[(runs["method"] == method) & (runs["preset"].fillna("") == preset)]
         each = there[there["image"].isin(images)].groupby("image")["psnr"].mean()

@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -163,7 +163,8 @@ def _drive(solver: ADMM, run: int, images, history: History, callback, store: Ch
 
     try:
         for state, good in iterate(solver):
-            history.add(run, state, callback(state) if callback else None)
+            state = replace(state, run=run)
+            history.add(state, callback(state) if callback else None)
             if store.due():
                 save()
     except KeyboardInterrupt:
@@ -191,7 +192,7 @@ def _red(y, H, denoise, settings, sigma, seed, callback) -> Result:
         }  # fmt: skip
         seconds = time.perf_counter() - started
         state = State(k, x, x, torch.zeros_like(x), fx, x, terms, seconds)
-        history.add(0, state, callback(state) if callback else None)
+        history.add(state, callback(state) if callback else None)
     return _finish([x], history, settings, "red", sigma, seed)
 
 

@@ -6,6 +6,8 @@ import logging
 import multiprocessing
 import os
 import signal
+import threading
+import time
 import traceback
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -49,26 +51,24 @@ def compute(
     # Longest first, so that no worker sits idle at the end.
     wanted.sort(key=lambda run: -run.iterations)
     context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager:
-        queue = manager.Queue()
-        pool = ProcessPoolExecutor(
-            workers, context, initializer=_prepare, initargs=(max(1, cores // workers),)
-        )
-        with Progress(sum(run.iterations for run in wanted), "runs") as progress:
-            futures = {
-                pool.submit(_work, number, run, str(store.folder), device, queue): run
-                for number, run in enumerate(wanted)
-            }
-            try:
-                _follow(futures, wanted, queue, progress, outcome)
-                pool.shutdown()
-            except KeyboardInterrupt:
-                # Ctrl-C reaches the workers, a scheduler's SIGTERM does not: pass it on, so that
-                # each saves its run. (The manager's process ignores it.)
-                for process in multiprocessing.active_children():
-                    os.kill(process.pid, signal.SIGINT)
-                pool.shutdown(cancel_futures=True)
-                raise
+    queue = context.Queue()
+    threads = max(1, cores // workers)
+    pool = ProcessPoolExecutor(workers, context, initializer=_prepare, initargs=(threads, queue))
+    with Progress(sum(run.iterations for run in wanted), "runs") as progress:
+        futures = {
+            pool.submit(_work, number, run, str(store.folder), device): run
+            for number, run in enumerate(wanted)
+        }
+        try:
+            _follow(futures, wanted, queue, progress, outcome)
+            pool.shutdown()
+        except KeyboardInterrupt:
+            # Ctrl-C reaches the workers, a scheduler's SIGTERM does not: pass it on, so that
+            # each saves its run.
+            for process in multiprocessing.active_children():
+                os.kill(process.pid, signal.SIGINT)
+            pool.shutdown(cancel_futures=True)
+            raise
     return outcome
 
 
@@ -102,24 +102,33 @@ def _follow(futures, wanted, queue, progress: Progress, outcome: Outcome) -> Non
             )
 
 
-def _prepare(threads: int) -> None:
+# Set by `_prepare` once in each worker process: where it tells its progress.
+_queue = None
+
+
+def _prepare(threads: int, queue) -> None:
+    global _queue
+    _queue = queue
     torch.set_num_threads(threads)
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     # A scheduler's polite end is taken as Ctrl-C: the run saves itself and can continue.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-def _work(number: int, run: Run, folder: str, device: str, queue) -> tuple[dict | None, str]:
-    """One run in a worker: its record, or the traceback of what stopped it."""
-    told = {"before": 0, "last": 0}
+def _end_with_the_parent() -> None:
+    """If the parent is killed nobody waits for this worker: save the run, as on Ctrl-C, and end."""
+    multiprocessing.parent_process().join()
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(60)
+    os._exit(130)
 
-    def progress(k: int, psnr: float) -> None:
-        if not multiprocessing.parent_process().is_alive():  # killed: nobody waits for this run
-            raise KeyboardInterrupt
-        if k < told["last"]:  # the next of the run's restarts
-            told["before"] += run.settings.iterations
-        told["last"] = k
-        queue.put((number, told["before"] + k, psnr))
+
+def _work(number: int, run: Run, folder: str, device: str) -> tuple[dict | None, str]:
+    """One run in a worker: its record, or the traceback of what stopped it."""
+
+    def progress(done: int, psnr: float) -> None:
+        _queue.put((number, done, psnr))
 
     try:
         return experiments.execute(run, Store(folder), device=device, progress=progress), ""

@@ -51,6 +51,7 @@ class State:
     output: Tensor  # T_theta(z)
     terms: dict[str, Tensor]
     seconds: float
+    run: int = 0  # which of several runs with different z, where a caller makes several
 
 
 class ADMM:

@@ -23,8 +23,8 @@ def test_the_paper_profile_is_section_41():
     assert len({run.image for run in runs}) == 9
     assert {run.sigma for run in runs} == {25 / 255}
     methods = {(run.method, run.preset) for run in runs}
-    wanted = {("noisy", ""), ("nlm", ""), ("dip", "paper")}
-    assert methods == wanted | {("deepred", "paper"), ("deepred", "authors")}
+    wanted = {(method, name) for method in ("dip", "deepred") for name in ("paper", "authors")}
+    assert methods == wanted | {("noisy", ""), ("nlm", "")}
     by = {(run.method, run.preset): run.settings for run in runs}
     assert by["deepred", "paper"].channels == 128
     assert by["dip", "paper"].runs == 2  # "average over two runs"
