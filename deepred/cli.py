@@ -38,7 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"deepred: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("deepred: interrupted; the same command continues", file=sys.stderr)
+        print(
+            "deepred: interrupted; the same command continues from what was saved", file=sys.stderr
+        )
         return 130
     except BrokenPipeError:  # `deepred data list | head`
         sys.stderr.close()
@@ -115,15 +117,19 @@ def _restore(options) -> int:
     if options.denoiser is not None and options.method != "dip":
         settings = settings.replace(denoiser=options.denoiser)
     restoration.check_memory(tuple(picture.image.shape[1:]), settings, options.method, device)
-    if options.sigma is None:  # said after the last refusal, which is to be the only line
-        print(f"noise level estimated: sigma = {255 * sigma:.1f} of 255", file=sys.stderr)
-
     output = Path(options.output)
     with Progress(settings.iterations * settings.runs, options.method) as progress:
+
+        def show(state) -> None:
+            done = state.run * settings.iterations + state.k
+            if options.sigma is None and progress.done == 0:
+                # Not before: a refusal, of the checkpoint say, is to be the only line.
+                progress.line(f"noise level estimated: sigma = {255 * sigma:.1f} of 255")
+            progress.update(done)
+
         result = restoration.restore(
             picture.image, method=options.method, settings=settings, sigma=sigma,
-            seed=options.seed, device=device,
-            callback=lambda s: progress.update(s.run * settings.iterations + s.k),
+            seed=options.seed, device=device, callback=show,
             checkpoint=output.with_name(f".{output.name}.checkpoint"),
         )  # fmt: skip
     images.write(

@@ -214,14 +214,20 @@ def test_dip_has_the_network_and_the_runs_of_the_preset(name):
         assert getattr(dip, field) == getattr(ours, field), field
 
 
-@pytest.mark.parametrize("name", ["paper", "authors"])
-def test_dip_is_that_of_its_released_code(name):
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("paper", dict(input_distribution="gaussian", input_noise=0.033, runs=2)),
+        ("authors", dict(input_distribution="uniform", input_noise=1 / 30, runs=1)),
+    ],
+)
+def test_dip_is_that_of_the_text_or_of_its_released_code(name, changed):
     dip = preset(name, method="dip")
-    released = dict(
-        input_distribution="uniform", input_scale=0.1, input_noise=1 / 30, learning_rate=0.01,
-        iterations=1800, smoothing=0.99,
+    expected = dict(
+        input_scale=0.1, learning_rate=0.01, iterations=1800, smoothing=0.99, lam=0.0, mu=0.0,
+        result="network", **changed,
     )  # fmt: skip
-    assert {field: getattr(dip, field) for field in released} == released
+    assert {field: getattr(dip, field) for field in expected} == expected
 
 
 def test_as_dip_changes_the_prior_and_nothing_else():
