@@ -118,23 +118,32 @@ def overfitting(profile: str, seeds: tuple[int, ...] = (0,)) -> list[Run]:
     """
     if profile != "paper":
         return []
-    changes = dict(channels=32, iterations=1800, runs=1)
-    methods = [
-        (method, name, preset(name, "denoise", method).replace(**changes))
-        for method in ("dip", "deepred")
-        for name in ("paper", "authors")
-    ]
-    return [
-        _denoising_run("overfitting", profile, "cset9", "house", None, *method, seed)
-        for seed in seeds
-        for method in methods
-    ]
+    return _house("overfitting", ("paper", "authors"), 1800, seeds)
+
+
+def endurance(profile: str, seeds: tuple[int, ...] = (0,)) -> list[Run]:
+    """The released codes of `overfitting` for twice as long: DIP turns late there, if it does."""
+    return _house("endurance", ("authors",), 3600, seeds) if profile == "paper" else []
 
 
 EXPERIMENTS: dict[str, Callable[..., list[Run]]] = {
     "denoising": denoising,
     "overfitting": overfitting,
+    "endurance": endurance,
 }
+
+
+def _house(experiment: str, presets: tuple[str, ...], iterations: int, seeds) -> list[Run]:
+    changes = dict(channels=32, iterations=iterations, runs=1)
+    return [
+        _denoising_run(
+            experiment, "paper", "cset9", "house", None, method, name,
+            preset(name, "denoise", method).replace(**changes), seed,
+        )
+        for seed in seeds
+        for method in ("dip", "deepred")
+        for name in presets
+    ]  # fmt: skip
 
 
 def _denoising_run(experiment, profile, dataset, image, crop, method, preset_name, settings, seed):

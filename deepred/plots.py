@@ -24,6 +24,7 @@ COLOURS = {
     "noisy": "#999999",
     "nlm": "#56B4E9",
     "dip": "#D55E00",
+    "dip-2": "#E69F00",
     "deepred": "#0072B2",
     "deepred-2": "#009E73",
     "red": "#CC79A7",
@@ -216,8 +217,8 @@ def overfitting(runs: Mapping[str, pd.DataFrame], sigma: float) -> Figure:
     level in image units.
     """
     figure, axes = plt.subplots(1, 3, figsize=(11, 3.5))
-    palette = [COLOURS["dip"], COLOURS["deepred"], COLOURS["deepred-2"]]
-    colours = dict(zip(runs, palette))
+    palette = ["dip", "dip-2", "deepred", "deepred-2"]
+    colours = {name: COLOURS[colour] for name, colour in zip(runs, palette)}
     panels = [
         ("psnr", 1.0, "PSNR of the result [dB]", "(a) quality"),
         ("residual", 255.0, "residual ‖T(z) − y‖, RMS of 255", "(b) fit"),

@@ -187,6 +187,8 @@ def _processor() -> str:
 def _row(record: dict) -> dict:
     flat = {**record, **record["metrics"], **record["provenance"]}
     flat["settings"] = json.dumps(record["settings"], sort_keys=True, separators=(",", ":"))
+    if "best_iteration" in flat:
+        flat["best_iteration"] = str(flat["best_iteration"])  # whole beside the empty ones
     for name, digits in (("psnr", 3), ("best_psnr", 3), ("ssim", 4), ("seconds", 1)):
         if flat.get(name) is not None:
             flat[name] = round(float(flat[name]), digits)
