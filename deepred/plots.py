@@ -223,6 +223,8 @@ def pairs_of_curves(curves_of: Mapping[str, Mapping[str, pd.DataFrame]]) -> Figu
         best = max(c["psnr"].max() for c in both.values())
         axis.set_ylim(best - 5, best + 0.5)
         axis.set_title(image)
+        if axis is not axes[0, -1]:
+            axis.get_legend().remove()
     return figure
 
 
@@ -232,7 +234,7 @@ def overfitting(runs: Mapping[str, pd.DataFrame], sigma: float) -> Figure:
     `runs` maps a name to a curve with iteration, psnr, residual and lam; `sigma` is the noise
     level in image units.
     """
-    figure, axes = plt.subplots(1, 3, figsize=(11, 3.5))
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3.8))
     palette = ["dip", "dip-2", "deepred", "deepred-2"]
     colours = {name: COLOURS[colour] for name, colour in zip(runs, palette)}
     panels = [
@@ -244,14 +246,14 @@ def overfitting(runs: Mapping[str, pd.DataFrame], sigma: float) -> Figure:
         lines = {n: (c["iteration"], scale * c[column]) for n, c in runs.items()}
         curves(axis, lines, label, colours=colours, mark_best=column == "psnr")
         axis.set_title(title)
-        if column != "psnr":
-            axis.get_legend().remove()
+        axis.get_legend().remove()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     best = max(c["psnr"].max() for c in runs.values())
     axes[0].set_ylim(best - 6, best + 0.5)
     noise = 255 * sigma
     axes[1].set_ylim(noise - 5, noise + 7)
     axes[1].axhline(noise, color="black", lw=0.8, ls=(0, (1, 2)))
-    axes[1].annotate("σ of the noise", (0.98, noise), xycoords=("axes fraction", "data"),
-                     ha="right", va="bottom", fontsize=9)  # fmt: skip
+    axes[1].annotate("σ of the noise", (0.02, noise - 0.1), xycoords=("axes fraction", "data"),
+                     ha="left", va="top", fontsize=9)  # fmt: skip
     axes[2].set_ylim(0, None)
     return figure

