@@ -107,13 +107,13 @@ def restore(
         raise InputError(f"unknown method {method!r}; known are {', '.join(METHODS)}")
     H = Identity() if H is None else H
     check_measurement(y)
+    if settings is not None and method == "dip":
+        settings = settings.as_dip()
     if sigma is None and (method != "dip" if settings is None else settings.growth):
         sigma = noise_level(y)
         logger.warning("noise level not given; estimated: sigma = %.1f of 255", 255 * sigma)
     if settings is None:
-        settings = preset("fast", "denoise", method, sigma=sigma)
-    elif method == "dip":
-        settings = settings.as_dip()
+        settings = preset("fast", "denoise", method, sigma=sigma or 0.0)
     device = pick_device(device)
     y = y.to(device)
     shape = tuple(y.shape[1:]) if shape is None else tuple(shape)
