@@ -119,7 +119,8 @@ def _prepare(threads: int, queue) -> None:
 def _end_with_the_parent() -> None:
     """If the parent is killed nobody waits for this worker: save the run, as on Ctrl-C, and end."""
     multiprocessing.parent_process().join()
-    os.kill(os.getpid(), signal.SIGINT)
+    # To the main thread: taken by this one, the signal would not wake it from waiting for work.
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
     time.sleep(60)
     os._exit(130)
 
