@@ -221,8 +221,8 @@ def _whole(text: str) -> int:
 
 def _natural(text: str) -> int:
     value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must be at least 0, got {text}")
+    if not 0 <= value < 2**40:
+        raise argparse.ArgumentTypeError(f"must be at least 0 and below 2**40, got {text}")
     return value
 
 

@@ -101,6 +101,8 @@ def denoising(profile: str, seeds: tuple[int, ...] = (0,)) -> list[Run]:
         for method in ("dip", "deepred")
         for name in presets
     ]
+    if profile == "paper":
+        methods.append(("red", "paper", preset("paper", "denoise", "red")))
     return [
         _denoising_run("denoising", profile, *image, *method, seed)
         for seed in seeds
@@ -167,7 +169,9 @@ def plan(profile: str, only: list[str] | None = None, seeds: tuple[int, ...] = (
     for name in only or ():
         if name not in EXPERIMENTS:
             raise InputError(f"unknown experiment {name!r}; known are {', '.join(EXPERIMENTS)}")
-    return [run for name in only or EXPERIMENTS for run in EXPERIMENTS[name](profile, seeds)]
+    names = dict.fromkeys(only or EXPERIMENTS)  # each once, lest two workers share a run
+    seeds = tuple(dict.fromkeys(seeds))
+    return [run for name in names for run in EXPERIMENTS[name](profile, seeds)]
 
 
 def execute(
@@ -195,7 +199,7 @@ def execute(
     else:
         every = max(1, run.settings.iterations // 200)
 
-        track = metrics.tracker(truth, every)
+        track = metrics.tracker(truth, every, last=run.settings.iterations)
 
         def measure(state: State) -> dict[str, float] | None:
             measured = track(state)

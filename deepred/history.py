@@ -24,7 +24,8 @@ class History:
         followed it."""
         index = {"run": state.run, "iteration": state.k, "seconds": state.seconds}
         terms = torch.stack([state.terms[name].float() for name in TERMS])
-        self._waiting.append(({**(measured or {}), **index}, terms))  # the images are let go
+        numbers = {name: float(value) for name, value in (measured or {}).items()}
+        self._waiting.append(({**numbers, **index}, terms))  # the images are let go
 
     def rows(self, run: int | None = None, until: int | None = None) -> list[dict[str, float]]:
         """The rows as plain numbers; of `run`, only those up to iteration `until`."""

@@ -39,14 +39,18 @@ def ssim(image: Tensor, truth: Tensor) -> float:
     return float(structural_similarity(a, b, channel_axis=0, data_range=1.0))
 
 
-def tracker(truth: Tensor, every: int = 10) -> Callable[[State], dict[str, float] | None]:
+def tracker(
+    truth: Tensor, every: int = 10, last: int = 0
+) -> Callable[[State], dict[str, float] | None]:
     """A callback for `deepred.restore`: PSNR of the estimate, x and T(z) every so many iterations.
+
+    Also of the first and of iteration `last`, so that a curve reaches its end.
 
     The columns are ``psnr``, ``psnr_x`` and ``psnr_output``.
     """
 
     def measure(state: State) -> dict[str, float] | None:
-        if state.k % every and state.k != 1:
+        if state.k % every and state.k not in (1, last):
             return None
         images = {"psnr": state.estimate, "psnr_x": state.x, "psnr_output": state.output}
         return {name: psnr(image.cpu(), truth) for name, image in images.items()}

@@ -11,7 +11,8 @@ from torch import Tensor
 from . import datasets, experiments
 from .errors import InputError
 
-COMMITTED = "../data/results"  # seen from the notebooks
+COMMITTED = "../data/results"  # seen from the notebooks, wherever they are run
+_ROOT = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,9 @@ class Parameters:
         """
         profile = profile or self.profile
         given = Path(self.results) / profile
-        return given if (given / "runs.csv").exists() else Path(COMMITTED) / profile
+        if (given / "runs.csv").exists():
+            return given
+        return _ROOT / "data" / "results" / profile
 
 
 def load(image: str, side: int = 96) -> Tensor:
@@ -89,6 +92,9 @@ def parameters(variables: Mapping[str, object]) -> Parameters:
             raise InputError(f"seeds must be a list of whole numbers, got {p.seeds!r}")
         if not p.seeds or min(p.seeds) < 0:
             raise InputError(f"seeds must be one or more numbers of at least 0, got {p.seeds!r}")
+    for name in ("images", "seeds"):
+        if getattr(p, name) is not None and len(getattr(p, name)) > 1:
+            raise InputError(f"{name}: a live part takes one, got {getattr(p, name)!r}")
     if p.images is not None:
         if not isinstance(p.images, (list, tuple)) or not p.images:
             raise InputError(f"images must be a list such as ['builtin/chelsea'], got {p.images!r}")

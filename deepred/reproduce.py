@@ -9,10 +9,17 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from . import experiments, plots
+from . import experiments
 from .errors import InputError
 from .files import replacing
 from .store import Store, read_runs
+
+try:
+    import papermill
+
+    from . import plots
+except ImportError:
+    raise InputError("the notebooks need pip install 'deepred[notebooks]'") from None
 
 # In reading order. A notebook runs when one of its experiments is asked for; the first always.
 NOTEBOOKS = {
@@ -39,10 +46,6 @@ def reproduce(options, compute) -> int:
     """The command; `compute` runs what the store lacks and returns 1 if something failed."""
     runs = experiments.plan(options.profile, options.only, tuple(options.seeds))
     source = folder()
-    try:
-        import papermill  # noqa: F401 - before any work
-    except ImportError:
-        raise InputError("the notebooks need pip install 'deepred[notebooks]'") from None
     out = Path(options.out)
     store = Store(out / "store")
     status = compute(runs, store, options)
@@ -69,8 +72,6 @@ def reproduce(options, compute) -> int:
 
 def execute(source: Path, target: Path, parameters: dict) -> int:
     """One notebook by papermill; 0, or 1 with the reason said and the copy kept to look into."""
-    import papermill
-
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         papermill.execute_notebook(

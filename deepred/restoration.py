@@ -29,7 +29,7 @@ from .networks import SkipNetwork, padded
 from .noise import noise_level
 from .operators import Identity
 from .settings import METHODS, Settings, preset
-from .solver import ADMM, State, iterate
+from .solver import ADMM, VERSION, State, iterate
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +107,12 @@ def restore(
         raise InputError(f"unknown method {method!r}; known are {', '.join(METHODS)}")
     H = Identity() if H is None else H
     check_measurement(y)
+    if sigma is not None:
+        sigma = float(sigma)
+        if not 0 < sigma < 1:
+            raise InputError(f"sigma must be in (0, 1), image units, got {sigma:g}: 25 is 25 / 255")
+    if not 0 <= seed < 2**40:
+        raise InputError(f"seed must be at least 0 and below 2**40, got {seed}")
     if settings is not None and method == "dip":
         settings = settings.as_dip()
     if sigma is None and (method != "dip" if settings is None else settings.growth):
@@ -120,13 +126,20 @@ def restore(
     name = denoiser if denoiser is not None else settings.denoiser
     denoise = denoisers.named(name) if isinstance(name, str) else name
 
+    if network is None:
+        check_memory(shape, settings, method, device)
+
     def make_network() -> nn.Module:
         return network() if network is not None else dip_network(shape, settings)
 
     if method == "red":
         return _red(y, H, denoise, settings, sigma, seed, callback)
 
-    identity = fingerprint(y, H, method, name, settings, sigma, seed, shape, device)
+    identity = ""
+    if checkpoint is not None:
+        with torch.random.fork_rng(devices=[]):
+            made = "" if network is None else repr(network())
+        identity = fingerprint(y, H, method, name, settings, sigma, seed, shape, device, made)
     store = Checkpoint(checkpoint, identity, checkpoint_seconds)
     saved = store.load(device) or {"images": [], "rows": [], "solver": None}
     images, history = saved["images"], History(saved["rows"])
@@ -242,6 +255,8 @@ def check_measurement(y: Tensor) -> None:
         raise InputError(f"one image at a time: y must be (1, C, H, W), got {tuple(y.shape)}")
     if y.numel() == 0:
         raise InputError(f"y is empty: shape {tuple(y.shape)}")
+    if y.dtype not in (torch.float32, torch.float64):
+        raise InputError(f"y must be float32 or float64, got {y.dtype}")
     if not torch.isfinite(y).all():
         raise InputError("y contains NaN or infinity: replace those values, or mask them")
 
@@ -311,16 +326,19 @@ def check_memory(shape: tuple[int, int, int], settings: Settings, method: str, d
 
 
 def fingerprint(
-    y: Tensor, H, method: str, denoiser, settings: Settings, sigma, seed, shape, device
+    y: Tensor, H, method: str, denoiser, settings: Settings, sigma, seed, shape, device, made
 ) -> str:
-    """A hash of everything that a run's result depends on. H enters by what it does to noise."""
+    """A hash of what a run's result depends on. Callables enter by what they do to noise."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         probe = torch.rand(1, *shape).to(y)
     name = denoiser if isinstance(denoiser, str | None) else getattr(denoiser, "__qualname__", "f")
     told = [method, name, settings.as_dict(), sigma, seed, shape, device, str(y.dtype)]
-    told += [torch.__version__, __version__]
+    told += [torch.__version__, __version__, VERSION, made]
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
-    for tensor in (y, H(probe)):
+    tensors = [y, H(probe)]
+    if callable(denoiser):  # two callables may share a name
+        tensors.append(denoiser(probe, settings.sigma_f))
+    for tensor in tensors:
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -10,6 +10,7 @@ import threading
 import time
 import traceback
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from queue import Empty
 
@@ -90,7 +91,10 @@ def _follow(futures, wanted, queue, progress: Progress, outcome: Outcome) -> Non
             open_futures.remove(future)
             run = futures[future]
             counts[wanted.index(run)] = run.iterations
-            record, error = future.result()
+            try:
+                record, error = future.result()
+            except BrokenProcessPool:
+                record, error = None, "its worker was killed, perhaps for want of memory\n"
             if error:
                 outcome.failed.append((run, error))
                 progress.line(f"failed: {run.title}: {error.strip().splitlines()[-1]}")

@@ -70,8 +70,8 @@ class Settings:
 
     # The x-update, Eq. (11) or (12).
     x_update: str = "fixed-point"
-    c: float = 0.5  # the step of Eq. (12)
-    inner_steps: int = 1  # J
+    c: float | None = None  # the step of Eq. (12); 1 / (lam + mu) of the moment unless given
+    inner_steps: int = 1  # J, in the iterations that begin with a new f(x); no effect with a lag
     x_start: str = "measurement"
     x_sees: str = "after"  # T_theta(z) after the Theta-step as in Algorithm 1, or before it
     clip_x: bool = False
@@ -105,6 +105,8 @@ class Settings:
         for name in ("skip", "lag", "max_rollbacks"):
             self._require(name, int, lambda v: v >= 0, "a whole number of at least 0")
         for name in ("learning_rate", "lr_decay", "input_scale", "c", "residual_target"):
+            if name == "c" and self.c is None:
+                continue
             self._require(name, float, lambda v: 0 < v < float("inf"), "a number above 0")
         for name in ("input_noise", "lam", "mu", "growth", "growth_db", "sigma_f", "collapse_db"):
             self._require(name, float, lambda v: 0 <= v < float("inf"), "a number of at least 0")
@@ -159,8 +161,8 @@ _AUTHORS = {
     ),
 }
 
-# DIP was run with its released code, the paper says, and in all tests with Gaussian input: preset
-# paper takes it at its word on the input, preset authors is the released code (uniform input).
+# All DIP results are by its released code, the paper says (uniform input), and all tests have
+# Gaussian input: preset authors is the released code, preset paper has the Gaussian input.
 # Stopped early, after the 1800 iterations of the run-time paragraph.
 _DIP = {"denoise": dict(learning_rate=0.01, iterations=1800)}
 _DIP_RELEASED = {"denoise": dict(input_noise=1 / 30)}

@@ -36,10 +36,11 @@ TERMS = ("data", "rho", "objective", "augmented", "gap", "residual", "lam", "mu"
 class State:
     """What one iteration leaves behind. Images are (1, C, H, W), detached; terms are scalars.
 
-    `terms` holds, by name: ``data`` = 1/2 ||H T(z) - y||^2 and ``rho`` of Eq. (3), both sums over
-    pixels; ``objective`` = data + lam rho, Eq. (4); ``augmented``, the value of Eq. (7) that the
-    next Theta-step descends (in sums or means, as the settings have it); ``gap`` = ||x - T(z)||,
-    the constraint of Eq. (4); ``residual``, the root mean square of H T(z) - y; ``lam``, ``mu``.
+    `terms` holds, by name: ``data`` = 1/2 ||H T(z) - y||^2 and ``rho`` of Eq. (3) with the f(x) at
+    hand, which is of an x some iterations old, both sums over pixels; ``objective`` = data + lam
+    rho, Eq. (4); ``augmented``, the value of Eq. (7) that the next Theta-step descends (in sums or
+    means, as the settings have it); ``gap`` = ||x - T(z)||, the constraint of Eq. (4);
+    ``residual``, the root mean square of H T(z) - y; ``lam``, ``mu``.
     They stay tensors on the device: reading one waits for it.
     """
 
@@ -155,8 +156,8 @@ class ADMM:
         decay = s.lr_decay ** ((self.k - 1) // s.lr_decay_every)
         for group in self.optimizer.param_groups:
             group["lr"] = s.learning_rate * decay * 0.5**self.rollbacks
+        before = self.output.detach()
         for _ in range(s.theta_steps):
-            before = self.output.detach()
             self.optimizer.zero_grad()
             self._augmented().backward()
             self.optimizer.step()
@@ -175,7 +176,8 @@ class ADMM:
             if s.x_update == "fixed-point":
                 self.x = red.fixed_point(self.fx, v, self.lam, self.mu)
             else:
-                self.x = red.steepest_descent(self.x, self.fx, v, self.lam, self.mu, s.c)
+                c = s.c if s.c is not None else 1 / (self.lam + self.mu)
+                self.x = red.steepest_descent(self.x, self.fx, v, self.lam, self.mu, c)
         if s.clip_x:
             self.x = self.x.clamp(0, 1)
 
@@ -305,10 +307,12 @@ class ADMM:
 
     def trouble(self) -> str | None:
         """What went wrong since the last look, if anything: called by the driver."""
-        mean_square = self.window.item() / self.settings.check_every
+        since = (self.k - 1) % self.settings.check_every + 1  # iterations since the last look
+        mean_square = self.window.item() / since
         self.window = torch.zeros_like(self.window)
-        if not math.isfinite(mean_square):
-            return "the loss is not finite"
+        images = (self.x, self.u, self.fx, self.estimate)
+        if not math.isfinite(mean_square) or not all(t.isfinite().all() for t in images):
+            return "the fit is not finite"
         before, self.settled = self.settled, mean_square
         if before is not None and mean_square > before * 10 ** (self.settings.collapse_db / 10):
             return f"the fit fell by more than {self.settings.collapse_db:g} dB"
@@ -332,7 +336,7 @@ def iterate(solver: ADMM) -> Iterator[tuple[State, dict]]:
     good = solver.state_dict()
     while solver.k < s.iterations:
         state = solver.step()
-        if solver.k % s.check_every == 0:
+        if solver.k % s.check_every == 0 or solver.k == s.iterations:
             trouble = solver.trouble()
             if trouble is None:
                 good = solver.state_dict()

@@ -162,6 +162,8 @@ def commit() -> str:
     here = Path(__file__).resolve().parent
     try:
         git = ["git", "-C", str(here)]
+        tracked = [*git, "ls-files", "--error-unmatch", Path(__file__).name]
+        subprocess.run(tracked, capture_output=True, check=True)  # not a repository around a venv
         head = subprocess.run(
             [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
         ).stdout.strip()

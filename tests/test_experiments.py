@@ -24,7 +24,7 @@ def test_the_paper_profile_is_section_41():
     assert {run.sigma for run in runs} == {25 / 255}
     methods = {(run.method, run.preset) for run in runs}
     wanted = {(method, name) for method in ("dip", "deepred") for name in ("paper", "authors")}
-    assert methods == wanted | {("noisy", ""), ("nlm", "")}
+    assert methods == wanted | {("noisy", ""), ("nlm", ""), ("red", "paper")}
     by = {(run.method, run.preset): run.settings for run in runs}
     assert by["deepred", "paper"].channels == 128
     assert by["dip", "paper"].runs == 2  # "average over two runs"

@@ -80,6 +80,8 @@ def test_parameters_are_the_defaults_of_every_notebook():
         ({"images": "coffee"}, "images must be a list"),
         ({"images": ["builtin/dog"]}, "unknown built-in image 'dog'"),
         ({"images": ["nowhere/dog"]}, "unknown data set or image 'nowhere/dog'"),
+        ({"seeds": [0, 1]}, "seeds: a live part takes one"),
+        ({"images": ["builtin/coffee", "builtin/chelsea"]}, "images: a live part takes one"),
         ({"results": 1}, "results must be the path of a folder"),
     ],
     ids=str,

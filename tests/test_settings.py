@@ -38,7 +38,7 @@ BAD = {
     "lam": WEIGHT,
     "mu": (*WEIGHT, 0),  # 0 with lam above 0
     "x_update": WORD,
-    "c": POSITIVE,
+    "c": tuple(value for value in POSITIVE if value is not None),  # None: 1 / (lam + mu)
     "inner_steps": WHOLE,
     "x_start": WORD,
     "x_sees": WORD,

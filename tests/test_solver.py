@@ -447,3 +447,70 @@ def test_the_network_class_is_what_restore_uses(tiny):
     net = restoration.dip_network((3, 20, 30), tiny)
     assert isinstance(net, SkipNetwork)
     assert net.size == (20, 30)
+
+
+@pytest.mark.parametrize("iterations", [20, 45])
+def test_trouble_in_the_last_iterations_is_not_returned_as_a_result(noisy, tiny, iterations):
+    """Fewer than `check_every` steps are left after the last look: there is one at the end, too."""
+    settings = tiny.replace(iterations=iterations)
+    calls = []
+
+    def spoilt_at_the_end(x, sigma):
+        calls.append(x)
+        return x * math.nan if len(calls) > iterations // 10 else x
+
+    with pytest.raises(deepred.DivergedError, match="not finite"):
+        deepred.restore(
+            noisy, settings=settings.replace(lag=0), sigma=0.1, denoiser=spoilt_at_the_end,
+            device="cpu",
+        )  # fmt: skip
+
+
+def test_one_bad_answer_of_a_denoiser_is_recovered_from(noisy, tiny):
+    """At iteration 50 x is spoilt after the residual was measured: such a state is no good one."""
+    settings = tiny.replace(iterations=80, lag=0)
+    calls = []
+
+    def spoilt_once(x, sigma):
+        calls.append(x)
+        return x * math.nan if len(calls) == 6 else x
+
+    result = deepred.restore(
+        noisy, settings=settings, sigma=0.1, denoiser=spoilt_once, device="cpu"
+    )
+    assert torch.isfinite(result.image).all()
+    assert result.history["iteration"].tolist() == list(range(1, 81))
+
+
+def test_steepest_descent_follows_weights_that_grow(noisy, tiny):
+    """Without a step of its own it takes 1 / (lam + mu) of the moment: Eq. (11) to rounding."""
+    base = tiny.replace(growth=2.0, iterations=40, clip_x=False)
+    images = [
+        deepred.restore(noisy, settings=base.replace(x_update=x_update), sigma=0.2, device="cpu")
+        for x_update in ("fixed-point", "steepest-descent")
+    ]
+    assert images[0].history["lam"][-1] > 4
+    # 40 iterations of training amplify a rounding of 1e-7, but do not lose the third digit.
+    torch.testing.assert_close(images[0].image, images[1].image, rtol=0, atol=1e-2)
+
+
+def test_checkpoints_of_other_callables_are_refused(noisy, tiny, tmp_path):
+    def interrupted(state):
+        if state.k == 26:
+            raise KeyboardInterrupt
+
+    options = dict(settings=tiny.replace(iterations=60), sigma=0.1, checkpoint=tmp_path / "c.pt")
+    with pytest.raises(KeyboardInterrupt):
+        deepred.restore(noisy, denoiser=lambda x, s: 0.5 * x, callback=interrupted, **options)
+    with pytest.raises(deepred.InputError, match="another input or other settings"):
+        deepred.restore(noisy, denoiser=lambda x, s: 0.9 * x, **options)
+    measured = deepred.restore(
+        noisy, denoiser=lambda x, s: 0.5 * x, callback=lambda s: {"k": np.float64(s.k)}, **options
+    )
+    assert measured.history["iteration"][-1] == 60
+
+
+@pytest.mark.parametrize("sigma", [25, 0.0, -0.1, math.nan])
+def test_a_noise_level_outside_the_unit_range_is_refused(noisy, tiny, sigma):
+    with pytest.raises(deepred.InputError, match=r"sigma must be in \(0, 1\)"):
+        deepred.restore(noisy, settings=tiny, sigma=sigma)
