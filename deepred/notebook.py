@@ -93,7 +93,7 @@ def parameters(variables: Mapping[str, object]) -> Parameters:
         if not p.seeds or min(p.seeds) < 0:
             raise InputError(f"seeds must be one or more numbers of at least 0, got {p.seeds!r}")
     for name in ("images", "seeds"):
-        if getattr(p, name) is not None and len(getattr(p, name)) > 1:
+        if isinstance(getattr(p, name), (list, tuple)) and len(getattr(p, name)) > 1:
             raise InputError(f"{name}: a live part takes one, got {getattr(p, name)!r}")
     if p.images is not None:
         if not isinstance(p.images, (list, tuple)) or not p.images:
