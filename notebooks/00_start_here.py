@@ -186,8 +186,8 @@ plots.save(figure, p.figures, "start_here_curves")
 # 1. Half the level leaves noise in (several dB worse), twice the level blurs (worse where there is
 #    texture). DeepRED's denoiser does not see $y$ but $x$, which is close to the network's output
 #    and nearly clean already: it has to remove the little that is left, again and again.
-# 2. A few tenths of a dB either way for both methods; the difference moves less, as both see the
-#    same noise. Differences between methods should be averaged over images and seeds.
+# 2. Both methods see the same noise, so expect the difference to move less than the numbers do. One
+#    seed shows neither: differences should be averaged over images and seeds.
 # 3. With $f(x) = x$, $\rho$ is zero for every image: the x-update pulls $x$ back to an older $x$,
 #    and only its inertia is left of the regulariser.
 # </details>
