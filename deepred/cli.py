@@ -1,4 +1,4 @@
-"""The command line: deepred restore | run | reproduce | data."""
+"""The command line: deepred restore | run | reproduce | verify | data."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from pathlib import Path
 from . import __version__
 from .errors import DivergedError, InputError
 from .settings import METHODS, PRESETS, TASKS
+
+KERNELS = ("uniform9", "gauss25")
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     add("input", metavar="INPUT", help="PNG, JPEG, TIFF or BMP")
     add("-o", "--output", required=True, metavar="OUTPUT", help="format by its suffix")
     add("--task", choices=TASKS, default="denoise")
-    add("--sigma", type=_positive, metavar="25", help="noise level of 255; estimated if absent")
+    add("--sigma", type=_positive, metavar="25", help="noise level of 255; estimated if needed")
+    add("--scale", type=int, choices=(2, 3, 4, 8), help="of --task sr, default 4")
+    add("--kernel", metavar="|".join(KERNELS) + "|FILE", help="of --task deblur")
     add("--method", choices=METHODS, default="deepred")
     add("--denoiser", choices=("nlm", "bm3d", "tv"), help="f of RED; the preset's if absent")
     add("--preset", choices=PRESETS, default="fast")
@@ -83,6 +87,9 @@ def _parser() -> argparse.ArgumentParser:
             add("--out", type=_folder, default="reproduction", metavar="DIR")
             add.__self__.set_defaults(command=_reproduce)
 
+    text = "recompute the paper's deterministic numbers on the images that are here"
+    commands.add_parser("verify", help=text).set_defaults(command=_verify)
+
     data = commands.add_parser("data", help="the paper's images")
     actions = data.add_subparsers(required=True, metavar="list|fetch", parser_class=_Parser)
     for name, text, command in [
@@ -102,45 +109,78 @@ def _restore(options) -> int:
     from . import images, restoration
     from .noise import noise_level
     from .progress import Progress
-    from .settings import preset
 
     images.check_output(options.output)
+    H, setting = _operator(options)
     picture = images.read(options.input)
     images.check_output(options.output, picture)
+    y = picture.image
     device = restoration.pick_device(options.device)
     sigma = None if options.sigma is None else options.sigma / 255
-    if sigma is None:
-        sigma = noise_level(picture.image)
-    settings = preset(options.preset, options.task, options.method, sigma=sigma)
-    if options.iterations is not None:
-        settings = settings.replace(iterations=options.iterations)
-    if options.denoiser is not None and options.method != "dip":
-        settings = settings.replace(denoiser=options.denoiser)
-    restoration.check_memory(tuple(picture.image.shape[1:]), settings, options.method, device)
+    estimated = sigma is None and options.task == "denoise"
+    if estimated:
+        sigma = noise_level(y)
+    settings = _settings(options, setting, sigma)
+    shape = restoration.image_shape(H, y)
+    restoration.check_memory(shape, settings, options.method, device)
     output = Path(options.output)
     with Progress(settings.iterations * settings.runs, options.method) as progress:
 
         def show(state) -> None:
             done = state.run * settings.iterations + state.k
-            if options.sigma is None and progress.done == 0:
+            if estimated and progress.done == 0:
                 # Not before: a refusal, of the checkpoint say, is to be the only line.
                 progress.line(f"noise level estimated: sigma = {255 * sigma:.1f} of 255")
             progress.update(done)
 
         result = restoration.restore(
-            picture.image, method=options.method, settings=settings, sigma=sigma,
+            y, H, method=options.method, settings=settings, sigma=sigma,
             seed=options.seed, device=device, callback=show,
             checkpoint=output.with_name(f".{output.name}.checkpoint"),
         )  # fmt: skip
-    images.write(
-        output,
-        images.Picture(result.image, picture.bits, picture.alpha, picture.profile),
-    )
+    image = H.crop(result.image) if hasattr(H, "crop") else result.image
+    alpha = images.resized_alpha(picture.alpha, tuple(image.shape[2:]))
+    images.write(output, images.Picture(image, picture.bits, alpha, picture.profile))
     print(
         f"{output}: {options.method}, preset {options.preset}, {settings.iterations} iterations"
         f" x {settings.runs}, {result.seconds:.0f} s on {device}"
     )
     return 0
+
+
+def _operator(options):
+    """H of the task, and the row of Table 1 whose settings it takes."""
+    from .operators import Downsample, Framed, Identity, read_kernel
+
+    for task, option, value in [
+        ("sr", "--scale", options.scale),
+        ("deblur", "--kernel", options.kernel),
+    ]:
+        if value is not None and options.task != task:
+            raise InputError(f"{option} belongs to --task {task}, not {options.task}")
+    if options.task == "sr":
+        factor = options.scale or 4
+        return Downsample(factor), "x8" if factor == 8 else "x4"
+    if options.task == "deblur":
+        if options.kernel is None:
+            raise InputError(f"--task deblur needs --kernel {'|'.join(KERNELS)}|FILE")
+        setting = "gaussian" if options.kernel == "gauss25" else "uniform"
+        return Framed.of(read_kernel(options.kernel)), setting
+    return Identity(), None
+
+
+def _settings(options, setting: str | None, sigma: float | None):
+    """Those of the preset, with what the options change."""
+    from .settings import preset
+
+    settings = preset(options.preset, options.task, options.method, setting, sigma=sigma or 0.0)
+    if options.task == "deblur":
+        settings = settings.replace(x_start="zeros")  # the image is larger than y: see Framed
+    if options.iterations is not None:
+        settings = settings.replace(iterations=options.iterations)
+    if options.denoiser is not None and settings.denoiser is not None:
+        settings = settings.replace(denoiser=options.denoiser)
+    return settings
 
 
 def _run(options) -> int:
@@ -152,9 +192,9 @@ def _run(options) -> int:
     if options.dry_run:
         for run in runs:
             absent = experiments.missing(run)
-            state = "no image" if absent else "done" if store.has(run.key(run.truth())) else "to do"
+            state = "cannot" if absent else "done" if store.has(run.key(run.truth())) else "to do"
             print(
-                f"{state:8s}  {run.experiment:12s} {run.title:30s} {run.iterations:6d} iterations"
+                f"{state:8s}  {run.experiment:12s} {run.title:34s} {run.iterations:6d} iterations"
             )
         return 0
     return _compute(runs, store, options)
@@ -168,7 +208,7 @@ def _compute(runs, store, options) -> int:
     for reason in dict.fromkeys(reason for _, reason in outcome.absent):
         print(f"not computed: {reason}", file=sys.stderr)
     for run, error in outcome.failed:
-        log = store.folder / f"failed-{run.experiment}-{run.image}-{run.method}.log"
+        log = store.folder / f"failed-{run.experiment}-{run.title.replace(' ', '-')}.log"
         log.write_text(error, encoding="utf-8")
         print(f"failed: {run.experiment} {run.title}; see {log}", file=sys.stderr)
     return 1 if outcome.failed or not outcome.done else 0
@@ -178,6 +218,22 @@ def _reproduce(options) -> int:
     from . import reproduce
 
     return reproduce.reproduce(options, _compute)
+
+
+def _verify(options) -> int:
+    from . import verify
+
+    absent = verify.missing()
+    if absent:
+        raise InputError("; ".join(absent))
+    print(verify.HEADER)
+    off = 0
+    for line in verify.lines():
+        print(line, flush=True)
+        off += not line.agrees
+    count = f"{off} of them" if off else "none"
+    print(f"off by more than {verify.TOLERANCE} dB: {count}")
+    return 1 if off else 0
 
 
 def _data_list(options) -> int:

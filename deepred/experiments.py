@@ -1,23 +1,28 @@
 """The paper's experiments as data: which image, degradation, method and settings make which run.
 
-An experiment is a function from a profile to a list of runs; `execute` computes one run and returns
-its record. What is printed in the paper is in `PRINTED`.
+`TABLES` holds one definition for each of the paper's tables and Section 4.1; what is printed there
+is in data/paper.csv. An experiment is a function from a profile to a list of runs; `execute`
+computes one run and returns its record.
 """
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from pathlib import Path
 
 import pandas as pd
 from torch import Tensor
 
-from . import datasets, denoisers, metrics
+from . import datasets, denoisers, metrics, resize
 from .errors import InputError
-from .operators import Identity, degrade
+from .operators import Blur, Downsample, Identity, degrade
 from .restoration import pick_device, restore
 from .settings import Settings, preset
 from .solver import VERSION, State
@@ -25,13 +30,102 @@ from .store import Store, provenance
 
 PROFILES = ("smoke", "quick", "paper")
 
-# Section 4.1, mean PSNR in dB over the nine images.
-PRINTED = {"nlm": 29.13, "red": 29.3, "dip": 30.53, "deepred": 31.06}
-
 CSET9 = ("house", "peppers", "lena", "baboon", "f16", "kodim01", "kodim02", "kodim03", "kodim12")
+SET5 = ("baby", "bird", "butterfly", "head", "woman")
+SET14 = (
+    "baboon", "barbara", "coastguard", "comic", "face", "flowers", "foreman", "lenna", "monarch",
+    "pepper", "ppt3", "zebra",
+)  # fmt: skip
+NCSR = ("butterfly", "leaves", "parrots", "starfish")
 
 # Crops (top, left, side) of scikit-image's photographs for the quick profile.
 CROPS = {"astronaut": (226, 126, 96), "chelsea": (76, 166, 96), "coffee": (96, 250, 96)}
+
+# What is measured in each task (Section 4), beside which all else is recorded, too.
+METRICS = {"denoise": metrics.psnr, "sr": metrics.psnr_y, "deblur": metrics.psnr_y}
+
+# Methods without a solver: the measurement itself, and what is computed from it directly.
+DIRECT = ("noisy", "blurred", "bicubic", "nlm", "cbm3d")
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of the paper, or Section 4.1: all that makes its runs, and what is printed."""
+
+    source: str
+    task: str
+    dataset: str
+    label: str  # what the paper calls the data set beside the setting
+    settings: tuple[str, ...]
+    images: tuple[str, ...]
+    metric: str
+    frame: str  # the part of an image that is used and measured
+    methods: tuple[tuple[str, str], ...]  # (method, preset), ours
+    quoted: tuple[str, ...] = ()  # rows that the paper has from elsewhere, and we do not compute
+    names: tuple[tuple[str, str], ...] = ()  # our method -> the paper's name of its row
+
+    def printed(self, setting: str, method: str, image: str = "average") -> float:
+        """The paper's number in dB, NaN where it prints none; `method` is ours or a quoted row."""
+        row = dict(self.names).get(method, method)
+        return printed(self.source, f"{self.label} {setting}".strip(), row, image)
+
+    def runs(self, profile: str, experiment: str, seeds: tuple[int, ...]) -> list[Run]:
+        """Every image with every setting, method and seed; in small where the profile is."""
+        if profile == "paper":
+            images = [(self.dataset, name, None) for name in self.images]
+            settings, methods, changes = self.settings, self.methods, {}
+        else:
+            if self.task not in _QUICK or experiment == "table3":
+                return []
+            settings, methods, changes = _QUICK[self.task]
+            images = [("builtin", name, crop) for name, crop in CROPS.items()]
+        if profile == "smoke":
+            images = [("builtin", "astronaut", (226, 126, 64))]
+            changes = dict(channels=8, scales=3, iterations=40, runs=1)
+        return [
+            _run(experiment, profile, self.task, setting, *image, method, name, changes, seed)
+            for seed in seeds
+            for setting in settings
+            for image in images
+            for method, name in methods
+        ]
+
+
+_SOLVERS = (
+    ("red", "paper"), ("dip", "paper"), ("dip", "authors"), ("dip-tv", "authors"),
+    ("deepred", "paper"), ("deepred", "authors"),
+)  # fmt: skip
+_NAMES = (("dip", "DIP"), ("deepred", "DeepRED"))
+_SR = dict(
+    task="sr", settings=("x4", "x8"), metric="PSNR-Y [dB]",
+    frame="centre crop to multiples of the factor", methods=(("bicubic", ""), *_SOLVERS),
+    names=(*_NAMES, ("red", "RED (FP-BM3D)")),
+)  # fmt: skip
+
+TABLES = {
+    "denoising": Table(
+        source="Section 4.1", task="denoise", dataset="cset9", label="CSet9",
+        settings=("sigma 25",), images=CSET9, metric="PSNR [dB]", frame="full",
+        methods=(("noisy", ""), ("nlm", ""), ("cbm3d", ""), *_SOLVERS),
+        names=(*_NAMES, ("nlm", "NLM"), ("red", "RED (NLM)")),
+    ),
+    "table2": Table(source="Table 2", dataset="set5", label="Set5", images=SET5, **_SR),
+    "table3": Table(source="Table 3", dataset="set14", label="Set14", images=SET14, **_SR),
+    "table5": Table(
+        source="Table 5", task="deblur", dataset="ncsr", label="", settings=("uniform", "gaussian"),
+        images=NCSR, metric="PSNR-Y [dB]", frame="full", methods=(("blurred", ""), *_SOLVERS),
+        quoted=("NCSR", "RED (FP-TNRD)"), names=(*_NAMES, ("blurred", "Blurred")),
+    ),
+}  # fmt: skip
+TABLE_4_QUOTED = ("Lap", "SRR")
+
+# The quick profile, by task: settings, methods, and what is smaller than in preset fast.
+_FAST = (("red", "fast"), ("dip", "fast"), ("deepred", "fast"))
+_QUICK = {
+    "denoise": (("sigma 25",), (("noisy", ""), ("nlm", ""), *_FAST), dict(runs=1)),
+    "sr": (("x4",), (("bicubic", ""), *_FAST), dict(runs=1)),
+    "deblur": (("uniform", "gaussian"), (("blurred", ""), *_FAST), dict(runs=1)),
+}
 
 
 @dataclass(frozen=True)
@@ -46,7 +140,7 @@ class Run:
     image: str
     crop: tuple[int, int, int] | None  # top, left, side
     sigma: float  # of the noise, in image units
-    method: str  # "noisy" and "nlm" need no settings
+    method: str  # those of DIRECT need no settings
     preset: str
     settings: Settings | None
     seed: int
@@ -54,23 +148,39 @@ class Run:
     def truth(self) -> Tensor:
         """The ground truth, (1, C, H, W)."""
         image = datasets.load(self.dataset, self.image).image
-        if self.crop is None:
-            return image
-        top, left, side = self.crop
-        return image[..., top : top + side, left : left + side]
+        if self.crop is not None:
+            top, left, side = self.crop
+            image = image[..., top : top + side, left : left + side]
+        return resize.centre_crop(image, self.factor)
+
+    @property
+    def factor(self) -> int:
+        """Of super-resolution, 1 in the other tasks."""
+        return int(self.setting.removeprefix("x")) if self.task == "sr" else 1
+
+    @property
+    def H(self) -> Callable[[Tensor], Tensor]:
+        """The operator that the solver assumes."""
+        if self.task == "sr":
+            return Downsample(self.factor)
+        if self.task == "deblur":
+            return Blur.uniform() if self.setting == "uniform" else Blur.gaussian()
+        return Identity()
 
     def measurement(self, truth: Tensor) -> Tensor:
         """The degraded image; the noise depends on the seed alone."""
-        return degrade(truth, Identity(), self.sigma, self.seed)
+        if self.task == "sr":
+            return resize.shrink(truth, self.factor)
+        return degrade(truth, self.H, self.sigma, self.seed)
 
     def key(self, truth: Tensor) -> str:
         """A hash of everything that determines the result."""
         told = [
             VERSION, self.task, self.setting, self.sigma, self.method, self.seed,
-            self.settings and self.settings.as_dict(),
+            self.settings and self.settings.told(),
         ]  # fmt: skip
         digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
-        digest.update(truth.numpy().tobytes())
+        digest.update(truth.contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
 
     @property
@@ -81,66 +191,58 @@ class Run:
     @property
     def title(self) -> str:
         which = f"{self.method} ({self.preset})" if self.preset else self.method
-        return f"{self.image} {which}"
+        what = "" if self.task == "denoise" else f" {self.setting}"
+        return f"{self.image}{what} {which}"
 
 
-def denoising(profile: str, seeds: tuple[int, ...] = (0,)) -> list[Run]:
-    """Section 4.1: sigma = 25, noisy, NLM, DIP and DeepRED."""
-    if profile == "paper":
-        images = [("cset9", name, None) for name in CSET9]
-        presets, changes = ("paper", "authors"), {}
-    elif profile == "quick":
-        images = [("builtin", name, crop) for name, crop in CROPS.items()]
-        presets, changes = ("fast",), dict(runs=1)
-    else:
-        images = [("builtin", "astronaut", (226, 126, 64))]
-        presets, changes = ("fast",), dict(channels=8, scales=3, iterations=40, runs=1)
-    methods: list[tuple[str, str, Settings | None]] = [("noisy", "", None), ("nlm", "", None)]
-    methods += [
-        (method, name, preset(name, "denoise", method).replace(**changes))
-        for method in ("dip", "deepred")
-        for name in presets
-    ]
-    if profile == "paper":
-        methods.append(("red", "paper", preset("paper", "denoise", "red")))
-    return [
-        _denoising_run("denoising", profile, *image, *method, seed)
-        for seed in seeds
-        for image in images
-        for method in methods
-    ]
-
-
-def overfitting(profile: str, seeds: tuple[int, ...] = (0,)) -> list[Run]:
+def overfitting(profile: str, seeds: tuple[int, ...]) -> list[Run]:
     """Our own study behind Section 3.2's claim that DeepRED need not be stopped early.
 
     House, a 32-channel network, one run of 1800 iterations each: DIP and DeepRED, by the paper's
     text (Gaussian input, constant weights) and by the released codes (uniform input, weights that
     grow). Only the profile paper has it.
     """
-    if profile != "paper":
-        return []
-    return _house("overfitting", ("paper", "authors"), 1800, seeds)
+    return _house("overfitting", ("paper", "authors"), 1800, seeds) if profile == "paper" else []
 
 
-def endurance(profile: str, seeds: tuple[int, ...] = (0,)) -> list[Run]:
+def endurance(profile: str, seeds: tuple[int, ...]) -> list[Run]:
     """The released codes of `overfitting` for twice as long: DIP turns late there, if it does."""
     return _house("endurance", ("authors",), 3600, seeds) if profile == "paper" else []
 
 
-EXPERIMENTS: dict[str, Callable[..., list[Run]]] = {
-    "denoising": denoising,
-    "overfitting": overfitting,
-    "endurance": endurance,
-}
+def narrow(profile: str, seeds: tuple[int, ...]) -> list[Run]:
+    """One full-size image of each of Tables 2 and 5 as far as a CPU reaches.
+
+    DIP and DeepRED for equally many iterations, preset fast with one run, on set5/woman x4 and
+    ncsr/butterfly with the uniform kernel; and set5/head x4 for Figure 3.
+    """
+    if profile != "paper":
+        return []
+    wanted = [
+        ("sr", "x4", "set5", "woman", "dip"), ("sr", "x4", "set5", "woman", "deepred"),
+        ("deblur", "uniform", "ncsr", "butterfly", "dip"),
+        ("deblur", "uniform", "ncsr", "butterfly", "deepred"),
+        ("sr", "x4", "set5", "head", "deepred"),
+    ]  # fmt: skip
+    return [
+        _run("narrow", profile, *what, None, method, "fast", dict(runs=1), seed)
+        for seed in seeds
+        for *what, method in wanted
+    ]
+
+
+EXPERIMENTS: dict[str, Callable[[str, tuple[int, ...]], list[Run]]] = {
+    name: partial(lambda name, profile, seeds: TABLES[name].runs(profile, name, seeds), name)
+    for name in TABLES
+} | {"overfitting": overfitting, "endurance": endurance, "narrow": narrow}
 
 
 def _house(experiment: str, presets: tuple[str, ...], iterations: int, seeds) -> list[Run]:
     changes = dict(channels=32, iterations=iterations, runs=1)
     return [
-        _denoising_run(
-            experiment, "paper", "cset9", "house", None, method, name,
-            preset(name, "denoise", method).replace(**changes), seed,
+        _run(
+            experiment, "paper", "denoise", "sigma 25", "cset9", "house", None, method, name,
+            changes, seed,
         )
         for seed in seeds
         for method in ("dip", "deepred")
@@ -148,16 +250,40 @@ def _house(experiment: str, presets: tuple[str, ...], iterations: int, seeds) ->
     ]  # fmt: skip
 
 
-def _denoising_run(experiment, profile, dataset, image, crop, method, preset_name, settings, seed):
+def _run(experiment, profile, task, setting, dataset, image, crop, method, name, changes, seed):
+    settings = None
+    if method not in DIRECT:
+        settings = preset(name, task, method, setting)
+        if method == "red":  # no network to make smaller, and few iterations as it is
+            changes = {}
+        settings = settings.replace(**changes)
+    sigma = {"denoise": 25 / 255, "sr": 0.0, "deblur": math.sqrt(2) / 255}[task]
     return Run(
-        profile=profile, experiment=experiment, task="denoise", setting="sigma 25",
-        dataset=dataset, image=image, crop=crop, sigma=25 / 255, method=method,
-        preset=preset_name, settings=settings, seed=seed,
+        profile=profile, experiment=experiment, task=task, setting=setting, dataset=dataset,
+        image=image, crop=crop, sigma=sigma, method=method, preset=name, settings=settings,
+        seed=seed,
     )  # fmt: skip
 
 
+@lru_cache
+def _paper() -> dict[tuple[str, str, str, str], float]:
+    here = Path(__file__).parent
+    inside = here / "paper.csv"  # in an installed package
+    path = inside if inside.exists() else here.parent / "data" / "paper.csv"
+    with open(path, newline="", encoding="utf-8") as file:
+        return {
+            (row["source"], row["setting"], row["method"], row["image"]): float(row["psnr_db"])
+            for row in csv.DictReader(file)
+        }
+
+
+def printed(source: str, setting: str, method: str, image: str = "average") -> float:
+    """A number of the paper in dB, by its table and its names there; NaN where it prints none."""
+    return _paper().get((source, setting, method, image), math.nan)
+
+
 def plan(profile: str, only: list[str] | None = None, seeds: tuple[int, ...] = (0,)) -> list[Run]:
-    """The runs of a profile, of all experiments or of those named in `only`.
+    """The runs of a profile, of all experiments or of those named in `only`; each once.
 
     Raises
     ------
@@ -169,9 +295,10 @@ def plan(profile: str, only: list[str] | None = None, seeds: tuple[int, ...] = (
     for name in only or ():
         if name not in EXPERIMENTS:
             raise InputError(f"unknown experiment {name!r}; known are {', '.join(EXPERIMENTS)}")
-    names = dict.fromkeys(only or EXPERIMENTS)  # each once, lest two workers share a run
     seeds = tuple(dict.fromkeys(seeds))
-    return [run for name in names for run in EXPERIMENTS[name](profile, seeds)]
+    runs = [run for name in only or EXPERIMENTS for run in EXPERIMENTS[name](profile, seeds)]
+    # Two experiments may share a run, which two workers must not: the first named has it.
+    return list({replace(run, experiment=""): run for run in reversed(runs)}.values())[::-1]
 
 
 def execute(
@@ -191,15 +318,12 @@ def execute(
         return record
     y = run.measurement(truth)
     device = pick_device(device)
-    curve, best = None, {}
-    if run.method == "noisy":
-        image, seconds = y, 0.0
-    elif run.method == "nlm":
-        image, seconds = _timed(lambda: denoisers.nlm(y, run.sigma))
+    metric, curve, more = METRICS[run.task], None, {}
+    if run.method in DIRECT:
+        image, seconds = _timed(lambda: direct(run, y))
     else:
         every = max(1, run.settings.iterations // 200)
-
-        track = metrics.tracker(truth, every, last=run.settings.iterations)
+        track = metrics.tracker(truth, every, last=run.settings.iterations, metric=metric)
 
         def measure(state: State) -> dict[str, float] | None:
             measured = track(state)
@@ -208,25 +332,32 @@ def execute(
             return measured
 
         result = restore(
-            y, method=run.method, settings=run.settings, sigma=run.sigma, seed=run.seed,
-            device=device, callback=measure, checkpoint=store.checkpoint(key),
+            y, run.H, method=run.method, settings=run.settings, sigma=run.sigma or None,
+            seed=run.seed, device=device, callback=measure, checkpoint=store.checkpoint(key),
         )  # fmt: skip
         image, seconds = result.image.cpu(), result.seconds
         curve = pd.DataFrame(result.history).dropna(subset="psnr")
-        top = curve.loc[curve["psnr"].idxmax()]
-        best = {"best_psnr": top["psnr"], "best_iteration": int(top["iteration"])}
+        top, last = curve.loc[curve["psnr"].idxmax()], curve[curve["run"] == 0].iloc[-1]
+        more = {
+            "best_psnr": top["psnr"],
+            "best_iteration": int(top["iteration"]),
+            "single_psnr": last["psnr"],  # the first run alone
+            "plain_psnr": last["psnr_output"],  # and its last output alone
+        }
     record = {
         "key": key,
         "profile": run.profile,
         "experiment": run.experiment,
         "task": run.task,
         "setting": run.setting,
+        "dataset": run.dataset,
         "image": run.image,
+        "crop": "" if run.crop is None else " ".join(map(str, run.crop)),
         "method": run.method,
         "preset": run.preset,
         "seed": run.seed,
         "iterations": run.settings.iterations if run.settings else 0,
-        "metrics": {"psnr": metrics.psnr(image, truth), "ssim": metrics.ssim(image, truth), **best},
+        "metrics": {**metrics.all_of(image, truth), **more},
         "seconds": seconds,
         "settings": run.settings.as_dict() if run.settings else {},
         "provenance": provenance(device),
@@ -235,10 +366,25 @@ def execute(
     return record
 
 
+def direct(run: Run, y: Tensor) -> Tensor:
+    """What the methods without a solver make of a measurement."""
+    if run.method == "bicubic":
+        return resize.bicubic(y, run.factor)
+    if run.method == "nlm":
+        return denoisers.nlm(y, run.sigma)
+    if run.method == "cbm3d":
+        return denoisers.named("bm3d")(y, run.sigma)
+    return y
+
+
 def missing(run: Run) -> str | None:
-    """Why a run cannot be computed on this machine, None if it can: its image is not here."""
+    """Why a run cannot be computed on this machine, None if it can: its image or its denoiser."""
     try:
         datasets.load(run.dataset, run.image)
+        if run.method == "cbm3d":
+            denoisers.named("bm3d")
+        elif run.settings is not None and run.settings.denoiser in denoisers.NAMES:
+            denoisers.named(run.settings.denoiser)
     except InputError as error:
         return str(error)
     return None

@@ -44,14 +44,15 @@ class Picture:
     profile: bytes | None = None  # ICC
 
 
-def read(path: str | Path) -> Picture:
+def read(path: str | Path, smallest: int = SMALLEST_SIDE) -> Picture:
     """Read an image file.
 
     Raises
     ------
     InputError
-        If it is missing, unreadable, damaged, not one of the formats, empty, smaller than 16
-        pixels on a side, larger than 89 megapixels, or holds NaN or values outside [0, 1].
+        If it is missing, unreadable, damaged, not one of the formats, empty, smaller than
+        `smallest` pixels on a side, larger than 89 megapixels, or holds NaN or values outside
+        [0, 1].
     """
     path = Path(path)
     try:
@@ -76,7 +77,13 @@ def read(path: str | Path) -> Picture:
     except Exception as error:  # decoders raise anything on damaged files
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: cannot be decoded ({reason}); save it again as PNG") from None
-    return _picture(path, array, profile)
+    picture = _picture(path, array, profile)
+    height, width = picture.image.shape[2:]
+    if min(width, height) < smallest:
+        raise InputError(
+            f"{path}: {width}x{height} is too small; each side needs {smallest} pixels"
+        )
+    return picture
 
 
 def to_tensor(array: np.ndarray) -> Tensor:
@@ -126,6 +133,17 @@ def to_array(image: Tensor, bits: int = 8) -> np.ndarray:
         return array.astype(np.float32)
     kind = np.uint8 if bits == 8 else np.uint16
     return np.round(array * np.iinfo(kind).max).astype(kind)
+
+
+def resized_alpha(alpha: np.ndarray | None, shape: tuple[int, int]) -> np.ndarray | None:
+    """An alpha channel (H, W) for an image of another size, by bicubic interpolation."""
+    if alpha is None or alpha.shape == shape:
+        return alpha
+    plane = Image.fromarray(alpha.astype(np.float32))
+    grown = np.asarray(plane.resize(shape[::-1], Image.BICUBIC))
+    if alpha.dtype.kind == "f":
+        return grown.clip(0, 1).astype(alpha.dtype)
+    return np.round(grown).clip(0, np.iinfo(alpha.dtype).max).astype(alpha.dtype)
 
 
 def check_output(path: str | Path, like: Picture | None = None) -> None:
@@ -290,10 +308,6 @@ def _check_size(path: Path, width: int, height: int) -> None:
     if width * height > MOST_PIXELS:
         raise InputError(
             f"{path}: {width}x{height} is more than {MOST_PIXELS:,} pixels; crop it or scale it"
-        )
-    if min(width, height) < SMALLEST_SIDE:
-        raise InputError(
-            f"{path}: {width}x{height} is too small; each side needs {SMALLEST_SIDE} pixels"
         )
 
 

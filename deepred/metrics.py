@@ -39,12 +39,22 @@ def ssim(image: Tensor, truth: Tensor) -> float:
     return float(structural_similarity(a, b, channel_axis=0, data_range=1.0))
 
 
+def all_of(image: Tensor, truth: Tensor) -> dict[str, float]:
+    """Every metric of this module by name; PSNR-Y where there is colour."""
+    found = {"psnr": psnr(image, truth), "snr": snr(image, truth), "ssim": ssim(image, truth)}
+    return found | ({"psnr_y": psnr_y(image, truth)} if truth.shape[1] == 3 else {})
+
+
 def tracker(
-    truth: Tensor, every: int = 10, last: int = 0
+    truth: Tensor,
+    every: int = 10,
+    last: int = 0,
+    metric: Callable[[Tensor, Tensor], float] = psnr,
 ) -> Callable[[State], dict[str, float] | None]:
     """A callback for `deepred.restore`: PSNR of the estimate, x and T(z) every so many iterations.
 
-    Also of the first and of iteration `last`, so that a curve reaches its end.
+    Also of the first and of iteration `last`, so that a curve reaches its end. `metric` may be
+    `psnr_y` instead.
 
     The columns are ``psnr``, ``psnr_x`` and ``psnr_output``.
     """
@@ -53,7 +63,7 @@ def tracker(
         if state.k % every and state.k not in (1, last):
             return None
         images = {"psnr": state.estimate, "psnr_x": state.x, "psnr_output": state.output}
-        return {name: psnr(image.cpu(), truth) for name, image in images.items()}
+        return {name: metric(image.cpu(), truth) for name, image in images.items()}
 
     return measure
 

@@ -19,18 +19,20 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from .images import to_array
+from .tables import NAMES
 
 COLOURS = {
     "noisy": "#999999",
     "nlm": "#56B4E9",
     "dip": "#D55E00",
     "dip-2": "#E69F00",
+    "bicubic": "#999999",
+    "blurred": "#999999",
     "deepred": "#0072B2",
     "deepred-2": "#009E73",
     "red": "#CC79A7",
     "highlight": "#F0E442",
 }
-NAMES = {"noisy": "noisy", "nlm": "NLM", "dip": "DIP", "deepred": "DeepRED", "red": "RED"}
 
 STYLE = {
     "figure.dpi": 110,
@@ -141,87 +143,22 @@ def curves(
     return axis
 
 
-def markdown(table: pd.DataFrame, missing: str = "missing") -> str:
-    """A table as Markdown; what is not there says so."""
-    text = table.astype(object).where(table.notna(), missing).astype(str)
-    lines = ["| " + " | ".join(str(c) for c in text.columns) + " |"]
-    lines += ["|" + "|".join("---" for _ in text.columns) + "|"]
-    lines += ["| " + " | ".join(row) + " |" for row in text.itertuples(index=False)]
-    return "\n".join(lines)
-
-
-def denoising_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """PSNR, SSIM and seconds of each method, mean over the images that all of `runs` have.
-
-    One row a method and preset, in the order noisy, NLM, RED, DIP, DeepRED; the mean over seeds
-    enters each image's number.
-    """
-    order = {name: i for i, name in enumerate(["noisy", "nlm", "cbm3d", "red", "dip", "deepred"])}
-    runs = runs.assign(preset=runs["preset"].fillna(""))
-    each = runs.groupby(["method", "preset", "image"])[["psnr", "ssim", "seconds"]].mean()
-    rows = []
-    for (method, preset), group in each.groupby(level=[0, 1]):
-        name = NAMES.get(method, method) + (f" ({preset})" if preset else "")
-        rows.append(
-            {
-                "method": name,
-                "images": len(group),
-                "PSNR [dB]": f"{group['psnr'].mean():.2f}",
-                "SSIM": f"{group['ssim'].mean():.3f}",
-                "seconds an image": f"{group['seconds'].mean():.1f}",
-                "order": order[method],
-            }
-        )
-    table = pd.DataFrame(rows, columns=[*_TABLE, "order"])
-    return table.sort_values(["order", "method"]).drop(columns="order").reset_index(drop=True)
-
-
-_TABLE = ["method", "images", "PSNR [dB]", "SSIM", "seconds an image"]
-
-
-def section_41(
-    runs: pd.DataFrame, printed: Mapping[str, float], images: Sequence[str]
-) -> pd.DataFrame:
-    """The numbers of Section 4.1 beside the paper's: mean PSNR over the nine images.
-
-    An average is shown only where all of `images` were run; the column ``images`` says how many
-    were. What was not run is NaN, which `markdown` shows as missing.
-    """
-    rows = []
-    for method, preset in [
-        ("noisy", ""), ("nlm", ""), ("red", "paper"), ("dip", "paper"), ("dip", "authors"),
-        ("deepred", "paper"), ("deepred", "authors"),
-    ]:  # fmt: skip
-        there = runs[(runs["method"] == method) & (runs["preset"].fillna("") == preset)]
-        each = there[there["image"].isin(images)].groupby("image")["psnr"].mean()
-        ours = each.mean() if len(each) == len(images) else np.nan
-        paper = printed.get(method, np.nan)
-        rows.append(
-            {
-                "method": NAMES[method] + (f", preset {preset}" if preset else ""),
-                "images": f"{len(each)} of {len(images)}",
-                "ours [dB]": None if np.isnan(ours) else f"{ours:.2f}",
-                "paper [dB]": "not given" if np.isnan(paper) else f"{paper:.2f}",
-                "difference": None if np.isnan(ours) else f"{ours - paper:+.2f}",
-            }
-        )
-    table = pd.DataFrame(rows)
-    table["difference"] = table["difference"].replace("+nan", "")
-    return table
-
-
-def pairs_of_curves(curves_of: Mapping[str, Mapping[str, pd.DataFrame]]) -> Figure:
+def pairs_of_curves(
+    curves_of: Mapping[str, Mapping[str, pd.DataFrame]],
+    ylabel: str = "PSNR of the result [dB]",
+    below: float = 5.0,
+) -> Figure:
     """DIP and DeepRED over the iterations, one panel an image, with a dot at each maximum.
 
-    `curves_of` maps an image to method -> curve with iteration and psnr.
+    `curves_of` maps an image to method -> curve with iteration and psnr (`ylabel`).
     """
     figure, axes = plt.subplots(1, len(curves_of), figsize=(11, 3.2), squeeze=False)
     for axis, (image, both) in zip(axes[0], curves_of.items()):
         lines = {NAMES[method]: (c["iteration"], c["psnr"]) for method, c in both.items()}
         colours = {NAMES[method]: COLOURS[method] for method in both}
-        curves(axis, lines, "PSNR of the result [dB]", colours=colours, mark_best=True)
+        curves(axis, lines, ylabel if axis is axes[0, 0] else "", colours=colours, mark_best=True)
         best = max(c["psnr"].max() for c in both.values())
-        axis.set_ylim(best - 5, best + 0.5)
+        axis.set_ylim(best - below, best + below / 10)
         axis.set_title(image)
         if axis is not axes[0, -1]:
             axis.get_legend().remove()
@@ -256,4 +193,56 @@ def overfitting(runs: Mapping[str, pd.DataFrame], sigma: float) -> Figure:
     axes[1].annotate("σ of the noise", (0.02, noise - 0.1), xycoords=("axes fraction", "data"),
                      ha="left", va="top", fontsize=9)  # fmt: skip
     axes[2].set_ylim(0, None)
+    return figure
+
+
+def behaviour(curve: pd.DataFrame, zoom: float = 0.9, values: int = 0) -> Figure:
+    """Figure 3 of the paper: (a) the loss of Eq. (4), (b) its end enlarged, (c) PSNR, (d) the gap.
+
+    `curve` has iteration, objective, psnr and gap; (b) begins at the share `zoom` of the
+    iterations. `gap` is ||x - T(z)||, shown as a root mean square in grey levels where `values`,
+    the number of values of the image, is given.
+    """
+    figure, axes = plt.subplots(2, 2, figsize=(9, 5.6))
+    k = curve["iteration"]
+    gap = curve["gap"] * (255 / np.sqrt(values) if values else 1)
+    late = k >= zoom * k.max()
+    blue = COLOURS["deepred"]
+    axes[0, 0].semilogy(k, curve["objective"], color=blue)
+    axes[0, 0].set(title="(a) loss, Eq. (4)", ylabel="½‖HT(z) − y‖² + λρ(x)")
+    axes[0, 0].axvspan(k[late].min(), k.max(), color=COLOURS["highlight"], alpha=0.35, lw=0)
+    axes[0, 1].plot(k[late], curve["objective"][late], color=blue)
+    axes[0, 1].set(title="(b) loss, the shaded part of (a)", ylabel="½‖HT(z) − y‖² + λρ(x)")
+    axes[1, 0].plot(k, curve["psnr"], color=blue)
+    top = curve["psnr"].max()
+    axes[1, 0].set(
+        title="(c) quality", ylabel="PSNR-Y of the result [dB]", ylim=(top - 6, top + 0.6)
+    )
+    axes[1, 1].semilogy(k, gap, color=blue)
+    label = "RMS of x − T(z), of 255" if values else "‖x − T(z)‖"
+    axes[1, 1].set(title="(d) gap of the constraint x = T(z)", ylabel=label)
+    for axis in axes.flat:
+        axis.set_xlabel("iteration")
+    return figure
+
+
+def schedule(steps: Sequence[tuple[float, float]], calls: Sequence[tuple[float, float]]) -> Figure:
+    """Figure 1 of the paper, drawn from a trace: the denoiser's calls beside the iterations.
+
+    `steps` and `calls` are (start, end) in seconds.
+    """
+    figure, axis = plt.subplots(figsize=(10, 1.9))
+    zero = steps[0][0]
+    rows = [
+        (1, steps, ("#0072B2", "#56B4E9"), "Θ-, x- and u-update"),
+        (0, calls, ("#D55E00", "#E69F00"), "denoiser f(x)"),
+    ]
+    for row, spans, colours, _ in rows:
+        bars = [(1000 * (start - zero), 1000 * (end - start)) for start, end in spans]
+        shades = [colours[i % 2] for i in range(len(bars))]
+        axis.broken_barh(bars, (row - 0.36, 0.72), facecolors=shades, edgecolor="white", lw=0.4)
+    axis.set_yticks([row for row, *_ in rows], [name for *_, name in rows])
+    axis.set_xlabel("time [ms]; every bar is one iteration, or one call")
+    axis.set_xlim(0, 1000 * (steps[-1][1] - zero))
+    axis.grid(False, axis="y")
     return figure

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 Denoise = Callable[[Tensor], Tensor]
@@ -40,6 +41,16 @@ def steepest_descent(
     return x - c * (lam * gradient(x, fx) + mu * (x - v))
 
 
+def total_variation(x: Tensor) -> Tensor:
+    """|x_{i+1,j} - x_ij| + |x_{i,j+1} - x_ij| of each pixel, 0 beyond the border: (N, C, H, W).
+
+    Its sum is the anisotropic total variation, the regulariser of DIP-TV (Liu, Sun, Xu and Kamilov
+    2018, arXiv 1810.12864).
+    """
+    rows = F.pad(x.diff(dim=-2).abs(), (0, 0, 0, 1))
+    return rows + F.pad(x.diff(dim=-1).abs(), (0, 1))
+
+
 def solve(
     y: Tensor,
     H,
@@ -67,10 +78,13 @@ def solve(
     denoise : x -> f(x), the noise level already chosen.
     lam : weight of the prior, above 0.
     clip : keep x in [0, 1] after each iteration.
-    x0 : where to start, H^T y unless given.
+    x0 : where to start; unless given y where it has the image's shape, else H^T y over H^T H 1, an
+        interpolation that keeps a constant image as it is.
     """
     back = H.adjoint(y)
-    x = back.clone() if x0 is None else x0.clone()
+    if x0 is None:
+        x0 = y if y.shape == back.shape else back / H.adjoint(H(torch.ones_like(back)))
+    x = x0.clone()
 
     def normal(t: Tensor) -> Tensor:
         return H.adjoint(H(t)) + lam * t

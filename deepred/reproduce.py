@@ -6,7 +6,9 @@ same as CSV), `executed/` (the notebooks as run), `figures/` and `tables/`.
 
 from __future__ import annotations
 
+import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from . import experiments
@@ -17,7 +19,7 @@ from .store import Store, read_runs
 try:
     import papermill
 
-    from . import plots
+    from . import tables
 except ImportError:
     raise InputError("the notebooks need pip install 'deepred[notebooks]'") from None
 
@@ -25,6 +27,8 @@ except ImportError:
 NOTEBOOKS = {
     "00_start_here": (),
     "05_denoising": ("denoising", "overfitting"),
+    "06_super_resolution": ("table2", "table3", "narrow"),
+    "07_deblurring": ("table5", "narrow"),
 }
 
 
@@ -51,19 +55,21 @@ def reproduce(options, compute) -> int:
     status = compute(runs, store, options)
     keys = [run.key(run.truth()) for run in runs if experiments.missing(run) is None]
     results = out / "results" / options.profile
-    store.export(results, keys)
-    status |= _tables(results, out / "tables", options.profile)
-    for name, wanted in NOTEBOOKS.items():
-        if wanted and options.only and not set(wanted) & set(options.only):
-            continue
-        parameters = {
-            "profile": options.profile,
-            "results": str((out / "results").resolve()),
-            "figures": str((out / "figures").resolve()),
-            "device": options.device,
-        }
-        print(f"notebook {name}", file=sys.stderr, flush=True)
-        status |= execute(source / f"{name}.ipynb", out / "executed" / f"{name}.ipynb", parameters)
+    store.export(results, keys, images=True)
+    write_tables(results, out / "tables", options.profile)
+    parameters = {
+        "profile": options.profile,
+        "results": str((out / "results").resolve()),
+        "figures": str((out / "figures").resolve()),
+        "device": options.device,
+    }
+    wanted = [
+        name
+        for name, needs in NOTEBOOKS.items()
+        if not needs or not options.only or set(needs) & set(options.only)
+    ]
+    pairs = [(source / f"{name}.ipynb", out / "executed" / f"{name}.ipynb") for name in wanted]
+    status |= execute_all(pairs, parameters)
     for name in ("figures", "tables", "executed"):
         files = sorted(p.name for p in (out / name).glob("*.*"))
         print(f"{out / name}/: {', '.join(files)}")
@@ -98,27 +104,51 @@ def _transport() -> dict:
     return {"kernel_manager_class": Ipc}
 
 
-def _tables(results: Path, tables: Path, profile: str) -> int:
-    """The summary of Section 4.1 as Markdown and CSV, and on the screen."""
+def execute_all(pairs: list[tuple[Path, Path]], parameters: dict) -> int:
+    """Notebooks (source, target) beside each other, as many as there are cores; 1 if any failed.
+
+    Their live parts have small networks, which use one core each.
+    """
+
+    def one(pair: tuple[Path, Path]) -> int:
+        print(f"notebook {pair[0].stem}", file=sys.stderr, flush=True)
+        return execute(*pair, parameters)
+
+    with ThreadPoolExecutor(max(1, min(len(pairs), os.cpu_count() or 1))) as pool:
+        return max(pool.map(one, pairs), default=0)
+
+
+def write_tables(results: Path, folder: Path, profile: str) -> None:
+    """Tables as Markdown and CSV: the summary of a profile, which is printed, too, and those of the
+    paper where the profile is."""
     runs = read_runs(results)
-    runs = runs[runs["experiment"] == "denoising"]
-    if runs.empty:
-        return 0
-    table = plots.denoising_table(runs)
-    tables.mkdir(parents=True, exist_ok=True)
-    text = plots.markdown(table)
-    with replacing(tables / f"denoising-{profile}.md") as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
-    with replacing(tables / f"denoising-{profile}.csv") as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")
-    print(f"\nSection 4.1, denoising, sigma 25, profile {profile}, mean over the images\n")
-    print(_aligned(table))
+    for name, table in experiments.TABLES.items():
+        mine = runs[runs["experiment"] == name]
+        if mine.empty:
+            continue
+        summary = tables.summary(mine)
+        tables.save(summary, folder, f"{name}-{profile}")
+        print(f"\n{table.source}, profile {profile}, mean over the images\n")
+        print(summary.to_string(index=False, justify="right"))
     print()
-    return 0
+    if profile == "paper":
+        for name, table in papers_tables(runs).items():
+            tables.save(table, folder, name)
 
 
-def _aligned(table) -> str:
-    return table.to_string(index=False, justify="right")
+def papers_tables(runs) -> dict:
+    """Tables 1 to 5 and Section 4.1 from runs of the profile paper, by file name."""
+    found = {
+        "table1": tables.table_1(),
+        "section41": tables.section_41(runs[runs["experiment"] == "denoising"]),
+        "table4": tables.table_4(runs[runs["experiment"].isin(["table2", "table3"])]),
+    }
+    for name in ("table2", "table3", "table5"):
+        table = experiments.TABLES[name]
+        mine = runs[runs["experiment"] == name]
+        for setting in table.settings:
+            found[f"{name}-{setting}"] = tables.compared(table, setting, mine)
+    return found
 
 
 def regenerate(figures: Path) -> int:
@@ -130,13 +160,13 @@ def regenerate(figures: Path) -> int:
     import jupytext
     import nbformat
 
-    status = 0
     for name in NOTEBOOKS:
         target = folder() / f"{name}.ipynb"
         notebook = jupytext.read(target.with_suffix(".py"))
         jupytext.write(notebook, target, fmt="ipynb")
-        failed = execute(target, target, {"figures": str(figures.resolve())})
-        status |= failed
+    targets = [folder() / f"{name}.ipynb" for name in NOTEBOOKS]
+    status = execute_all([(t, t) for t in targets], {"figures": str(figures.resolve())})
+    for target in targets:
         notebook = nbformat.read(target, as_version=4)
         _strip(notebook)
         nbformat.write(notebook, target)
@@ -148,10 +178,11 @@ def regenerate(figures: Path) -> int:
 
 
 def headline(root: Path) -> str:
-    """README's table, from the committed results."""
+    """README's tables, from the committed results."""
     runs = read_runs(root / "data" / "results" / "paper")
-    runs = runs[runs["experiment"] == "denoising"]
-    return plots.markdown(plots.section_41(runs, experiments.PRINTED, experiments.CSET9))
+    section = tables.section_41(runs[runs["experiment"] == "denoising"])
+    averages = tables.averages(runs)
+    return f"{tables.markdown(section)}\n\n{tables.markdown(averages)}"
 
 
 def with_table(readme: str, table: str) -> str:

@@ -27,7 +27,7 @@ from .files import Checkpoint
 from .history import History
 from .networks import SkipNetwork, padded
 from .noise import noise_level
-from .operators import Identity
+from .operators import Blur, Downsample, Framed, Identity
 from .settings import METHODS, Settings, preset
 from .solver import ADMM, VERSION, State, iterate
 
@@ -82,14 +82,16 @@ def restore(
     ----------
     y : measurement; for denoising the noisy image, (1, C, H, W) in [0, 1].
     H : operator, image -> measurement; None is the identity (denoising).
-    method : "deepred", "dip" (the same loop with lam = mu = 0) or "red" (no network).
+    method : "deepred", "dip" (the same loop with lam = mu = 0), "dip-tv" (DIP with the total
+        variation of its output) or "red" (no network).
     denoiser : a name ("nlm", "bm3d", "tv") or a callable f(x, sigma); the settings' unless given.
-    settings : preset `fast` for denoising unless given.
-    sigma : noise level of y in image units. Where the settings need it and it is not given, it is
-        estimated with scikit-image (denoising only).
+    settings : preset `fast` of the task unless given: super-resolution for a `Downsample`,
+        deblurring for a `Blur` or `Framed`, else denoising.
+    sigma : noise level of y in image units. Where the settings need it (the controller, and RED
+        alone for denoising) and it is not given, it is estimated with scikit-image.
     seed : run r uses 1000 seed + r for theta, z and the noise on z.
     device : "auto" (CUDA where there is one), "cpu" or "cuda".
-    shape : (C, H, W) of the image, y's unless given.
+    shape : (C, H, W) of the image; unless given y's, larger for a `Downsample` and a `Framed`.
     network : makes a fresh module z -> image with an attribute `input_shape`; DIP's unless given.
     callback : called with every state; what it returns is added to the history.
     checkpoint : file to save to now and then and on Ctrl-C, and to continue from. One that
@@ -113,16 +115,21 @@ def restore(
             raise InputError(f"sigma must be in (0, 1), image units, got {sigma:g}: 25 is 25 / 255")
     if not 0 <= seed < 2**40:
         raise InputError(f"seed must be at least 0 and below 2**40, got {seed}")
-    if settings is not None and method == "dip":
+    if settings is not None and method in ("dip", "dip-tv"):
         settings = settings.as_dip()
-    if sigma is None and (method != "dip" if settings is None else settings.growth):
+        if method == "dip-tv" and not settings.tv:
+            raise InputError("method 'dip-tv' needs settings.tv above 0")
+    denoising = settings is None and task_of(H) == "denoise"
+    if sigma is None and (settings.growth if settings else denoising and method[:3] != "dip"):
         sigma = noise_level(y)
         logger.warning("noise level not given; estimated: sigma = %.1f of 255", 255 * sigma)
     if settings is None:
-        settings = preset("fast", "denoise", method, sigma=sigma or 0.0)
+        settings = preset("fast", task_of(H), method, sigma=sigma or 0.0)
     device = pick_device(device)
     y = y.to(device)
-    shape = tuple(y.shape[1:]) if shape is None else tuple(shape)
+    if shape is None:
+        shape = image_shape(H, y)
+    shape = tuple(shape)
     name = denoiser if denoiser is not None else settings.denoiser
     denoise = denoisers.named(name) if isinstance(name, str) else name
 
@@ -245,6 +252,22 @@ def dip_network(shape: tuple[int, int, int], settings: Settings) -> SkipNetwork:
         scales=settings.scales,
         skip=settings.skip,
     )
+
+
+def task_of(H: Callable[[Tensor], Tensor]) -> str:
+    """The task whose presets suit an operator: "sr", "deblur", or "denoise" for any other."""
+    tasks = {Downsample: "sr", Blur: "deblur", Framed: "deblur"}
+    return tasks.get(type(H), "denoise")
+
+
+def image_shape(H: Callable[[Tensor], Tensor], y: Tensor) -> tuple[int, int, int]:
+    """(C, H, W) of the image that an operator makes a measurement of; y's for one not known."""
+    channels, height, width = y.shape[1:]
+    if isinstance(H, Downsample):
+        return channels, H.factor * height, H.factor * width
+    if isinstance(H, Framed):
+        return channels, height + H.top + H.bottom, width + H.left + H.right
+    return channels, height, width
 
 
 def check_measurement(y: Tensor) -> None:

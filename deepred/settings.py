@@ -14,9 +14,11 @@ from dataclasses import dataclass
 
 from .errors import InputError
 
-METHODS = ("deepred", "dip", "red")
+METHODS = ("deepred", "dip", "dip-tv", "red")
 PRESETS = ("paper", "authors", "fast", "best")
-TASKS = ("denoise",)
+# Task: its settings in Section 4; the first is the default.
+SETTINGS = {"denoise": ("sigma 25",), "sr": ("x4", "x8"), "deblur": ("uniform", "gaussian")}
+TASKS = tuple(SETTINGS)
 
 _CHOICES = {
     "input_distribution": ("gaussian", "uniform"),
@@ -31,6 +33,8 @@ _COUNTS = (
     "channels", "scales", "input_channels", "lr_decay_every", "theta_steps", "denoise_every",
     "inner_steps", "iterations", "runs", "check_every",
 )  # fmt: skip
+# Fields that came after the first results were stored, and the value with which they do nothing.
+_LATER = {"precondition": 0.0, "tv": 0.0}
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,8 @@ class Settings:
     lr_decay_every: int = 1000  # ... every so many iterations
     theta_steps: int = 1
     data_term: str = "sum"  # sums of squares as in Eq. (7), or means over each term's own pixels
+    precondition: float = 0.0  # eps of the data term's whitener (operators.Blur), 0 for none
+    tv: float = 0.0  # weight of TV(T(z)) beside the data term: DIP-TV
 
     # The prior, Eq. (3), and its two weights.
     denoiser: str | None = "nlm"
@@ -108,7 +114,10 @@ class Settings:
             if name == "c" and self.c is None:
                 continue
             self._require(name, float, lambda v: 0 < v < float("inf"), "a number above 0")
-        for name in ("input_noise", "lam", "mu", "growth", "growth_db", "sigma_f", "collapse_db"):
+        for name in (
+            "input_noise", "precondition", "tv", "lam", "mu", "growth", "growth_db", "sigma_f",
+            "collapse_db",
+        ):  # fmt: skip
             self._require(name, float, lambda v: 0 <= v < float("inf"), "a number of at least 0")
         for name in ("clip_x", "clipped"):
             if not isinstance(getattr(self, name), bool):
@@ -137,85 +146,166 @@ class Settings:
         """The fields as plain types, for records."""
         return dataclasses.asdict(self)
 
+    def told(self) -> dict:
+        """The fields as a run's key tells them: later ones only where they are in use.
+
+        So that a field that comes to be does not make results old that it has no part in.
+        """
+        return {k: v for k, v in self.as_dict().items() if k not in _LATER or v != _LATER[k]}
+
     def as_dip(self) -> Settings:
         """The deep image prior, Eq. (2): the same loop with lam = mu = 0 and no denoiser."""
         return self.replace(lam=0.0, mu=0.0, growth=0.0, denoiser=None, result="network")
 
 
-# Table 1 of the paper (the denoising row gives 5000 iterations, the run-time paragraph 1800).
-_PAPER = {"denoise": Settings()}
+# Table 1 of the paper: the columns sigma_noise, LR, denoiser, sigma_f, lambda, mu, iterations (the
+# denoising row gives 5000, the run-time paragraph 1800). Averages over iterations and over two runs
+# are spoken of in Section 4.1 alone.
+_TABLE_1 = {
+    ("denoise", "sigma 25"): (0.033, 0.01, "nlm", 3, 0.5, 0.5, 5000),
+    ("sr", "x4"): (0.02, 0.001, "bm3d", 5, 0.05, 0.06, 2000),
+    ("sr", "x8"): (0.02, 0.001, "bm3d", 5, 0.05, 0.06, 4000),
+    ("deblur", "uniform"): (0.005, 0.003, "nlm", 3, 0.01, 0.02, 15000),
+    ("deblur", "gaussian"): (0.005, 0.002, "nlm", 2, 0.015, 0.02, 20000),
+}
+_PLAIN = dict(smoothing=0.0, runs=1)
+_PAPER = {"denoise": {}, "sr": dict(x_start="zeros", **_PLAIN), "deblur": _PLAIN}
 
 # What the authors' notebooks do where the paper's text says otherwise.
+_CODE = dict(
+    input_distribution="uniform", data_term="mean", lag=1, x_sees="before", clip_x=True, runs=1
+)
 _AUTHORS = {
     "denoise": dict(
-        input_distribution="uniform",
+        **_CODE,
         learning_rate=0.008,
         iterations=6000,
-        data_term="mean",
-        lag=1,
-        x_sees="before",
-        clip_x=True,
         growth=0.06,  # of .5: lam and mu grow by .03 when the fit passes 20 dB, 20.01 dB, ...
         result="network",
-        runs=1,
+    ),
+    "sr": dict(**_CODE, result="x-u"),
+    "deblur": dict(
+        **_CODE,
+        input_noise=0.01,
+        learning_rate=0.004,
+        lr_decay=0.9,
+        sigma_f=3 / 255,
+        lam=0.02,
+        mu=0.04,
+        iterations=30000,
+        result="x-u",
     ),
 }
 
 # All DIP results are by its released code, the paper says (uniform input), and all tests have
-# Gaussian input: preset authors is the released code, preset paper has the Gaussian input.
-# Stopped early, after the 1800 iterations of the run-time paragraph.
-_DIP = {"denoise": dict(learning_rate=0.01, iterations=1800)}
+# Gaussian input: preset authors is the released code, preset paper has the Gaussian input. For
+# denoising stopped after the 1800 iterations of the run-time paragraph. DIP has no code for
+# deblurring: there it has DeepRED's settings.
+_DIP = {
+    ("denoise", "sigma 25"): dict(learning_rate=0.01, iterations=1800),
+    ("sr", "x4"): dict(learning_rate=0.01, input_noise=0.03, iterations=2000),
+    ("sr", "x8"): dict(learning_rate=0.01, input_noise=0.05, iterations=4000),
+}
 _DIP_RELEASED = {"denoise": dict(input_noise=1 / 30)}
 
-# Narrow networks peak as high as wide ones and overfit later, and the mean of several narrow runs
-# beats one wide run at less cost; the controller keeps DeepRED from overfitting.
-_OURS = {"denoise": dict(learning_rate=0.01, clipped=True)}
-_FAST = {"denoise": dict(channels=16, iterations=1500, runs=2)}
-_BEST = {"denoise": dict(channels=64, iterations=2400, runs=4)}
+# DIP-TV (Liu et al. 2018) is DIP with this weight of TV(T(z)), in means over pixels.
+_TV = {"denoise": 0.02, "sr": 0.0002, "deblur": 0.0001}
+
+# Ours. Narrow networks peak as high as wide ones and overfit later, and the mean of several narrow
+# runs beats one wide run at less cost; for denoising the controller keeps DeepRED from overfitting,
+# for deblurring the preconditioned data term saves nine tenths of the iterations.
+_OURS = {
+    "denoise": dict(learning_rate=0.01, clipped=True),
+    "sr": dict(learning_rate=0.01, denoiser="nlm"),
+    "deblur": dict(learning_rate=0.01, lr_decay=1.0, precondition=0.01),
+}
+_FAST = {
+    "denoise": dict(channels=16, iterations=1500, runs=2),
+    "sr": dict(channels=16, iterations=1500, runs=2),
+    "deblur": dict(channels=16, iterations=1500, runs=2),
+}
+_BEST = {
+    "denoise": dict(channels=64, iterations=2400, runs=4),
+    "sr": dict(channels=64, iterations=3000, runs=4),
+    "deblur": dict(channels=64, iterations=4000, runs=4),
+}
 
 # RED on its own. Its denoiser meets the noise itself, so sigma_f goes with the noise level. With
 # NLM it must be stopped after a step or two: the fixed point itself is over-smoothed (on crops of
 # house, kodim03 and peppers 29.96 dB after two steps, 25.9 after eight; NLM alone 30.35).
-_RED = {"denoise": dict(lam=20.0, growth=0.0, iterations=2, runs=1, clip_x=False, result="x")}
-_RED_LEVEL = {"denoise": 0.8}  # sigma_f / sigma
+_RED_ALONE = dict(growth=0.0, runs=1, clip_x=False, result="x", precondition=0.0)
+_RED = {
+    "denoise": dict(lam=20.0, iterations=2),
+    "sr": dict(lam=0.02, iterations=30, sigma_f=5 / 255),
+    "deblur": dict(lam=0.02, iterations=50, sigma_f=3 / 255),
+}
+_RED_LEVEL = 0.8  # sigma_f / sigma, for denoising
 
 
 def preset(
-    name: str, task: str = "denoise", method: str = "deepred", *, sigma: float = 25 / 255
+    name: str,
+    task: str = "denoise",
+    method: str = "deepred",
+    setting: str | None = None,
+    *,
+    sigma: float = 25 / 255,
 ) -> Settings:
     """The settings of a preset for a task and a method.
 
     Parameters
     ----------
     name : "paper", "authors", "fast" or "best".
-    task : "denoise".
-    method : "deepred", or "dip" for the deep image prior as its authors released it, with the
-        preset's network and number of runs, or "red" for RED alone.
-    sigma : noise level of the measurement, in image units; only "red" depends on it.
+    task : "denoise", "sr" or "deblur".
+    method : "deepred"; "dip" for the deep image prior as its authors released it, with the
+        preset's network and number of runs; "dip-tv" for the same with total variation; "red" for
+        RED alone.
+    setting : the row of Table 1, "x4" or "x8" for "sr", "uniform" or "gaussian" for "deblur"; the
+        first unless given.
+    sigma : noise level of the measurement, in image units; only "red" for "denoise" depends on it.
 
     Raises
     ------
     InputError
-        If there is no such preset, task or method.
+        If there is no such preset, task, method or setting.
     """
+    setting = SETTINGS.get(task, ("",))[0] if setting is None else setting
     for what, value, known in [
         ("preset", name, PRESETS),
         ("task", task, TASKS),
         ("method", method, METHODS),
+        ("setting", setting, SETTINGS.get(task, ())),
     ]:
         if value not in known:
             raise InputError(f"unknown {what} {value!r}; known are {', '.join(known)}")
-    settings = _PAPER[task]
+    changes = [_row(*_TABLE_1[task, setting]), _PAPER[task]]
     if name != "paper":
-        settings = settings.replace(**_AUTHORS[task])
+        changes.append(_AUTHORS[task])
     if name in ("fast", "best"):
-        ours = {**_OURS[task], **(_FAST if name == "fast" else _BEST)[task]}
-        settings = settings.replace(**ours)
+        changes += [_OURS[task], (_FAST if name == "fast" else _BEST)[task]]
+    settings = Settings()
+    for change in changes:
+        settings = settings.replace(**change)
     if method == "red":
-        settings = settings.replace(**_RED[task], sigma_f=_RED_LEVEL[task] * sigma)
-    if method == "dip":
-        early = min(settings.iterations, _DIP[task]["iterations"])
-        settings = settings.as_dip().replace(**{**_DIP[task], "iterations": early})
+        settings = settings.replace(**_RED_ALONE, **_RED[task])
+        if task == "denoise":
+            settings = settings.replace(sigma_f=_RED_LEVEL * sigma)
+    if method in ("dip", "dip-tv"):
+        settings = settings.as_dip()
+        released = dict(_DIP.get((task, setting), {}))
+        released["iterations"] = min(
+            settings.iterations, released.get("iterations", settings.iterations)
+        )
+        settings = settings.replace(**released)
         if name != "paper":
-            settings = settings.replace(**_DIP_RELEASED[task])
+            settings = settings.replace(**_DIP_RELEASED.get(task, {}))
+    if method == "dip-tv":
+        settings = settings.replace(tv=_TV[task], data_term="mean")
     return settings
+
+
+def _row(input_noise, learning_rate, denoiser, sigma_f, lam, mu, iterations) -> dict:
+    """A row of Table 1 as fields."""
+    return dict(
+        input_noise=input_noise, learning_rate=learning_rate, denoiser=denoiser,
+        sigma_f=sigma_f / 255, lam=lam, mu=mu, iterations=iterations,
+    )  # fmt: skip

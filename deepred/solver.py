@@ -95,9 +95,14 @@ class ADMM:
             raise InputError("settings.growth needs the noise level: give sigma above 0")
         if settings.denoiser is not None and denoiser is None:
             raise InputError("these settings need a denoiser f(x, sigma)")
+        if settings.precondition and not hasattr(H, "whitener"):
+            raise InputError(
+                "settings.precondition needs an operator with a whitener, such as Blur"
+            )
         self.y, self.H, self.network, self.denoiser = y, H, network, denoiser
         self.settings, self.seed, self.executor = settings, seed, executor
         self.k = self.draws = self.rollbacks = 0
+        self._whiten = H.whitener(settings.precondition) if settings.precondition else None
         self._z, self._generator = z, torch.Generator(z.device)
         parameters = [p for p in network.parameters() if p.requires_grad]
         if settings.optimizer == "adam":
@@ -202,7 +207,10 @@ class ADMM:
                 f"but y has shape {tuple(self.y.shape)}"
             )
         self._residual = measured - self.y
-        self._data = 0.5 * self._reduce(self._residual.square())
+        weighed = self._residual if self._whiten is None else self._whiten(self._residual)
+        self._data = 0.5 * self._reduce(weighed.square())
+        if s.tv:
+            self._data = self._data + s.tv * self._reduce(red.total_variation(self.output))
         self.draws += 1
 
     def _augmented(self) -> Tensor:

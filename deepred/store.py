@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import platform
+import shutil
 import subprocess
 from datetime import datetime, timezone
 from importlib import metadata
@@ -29,10 +30,10 @@ logger = logging.getLogger(__name__)
 
 # Columns of the committed runs.csv, in order.
 COLUMNS = (
-    "key", "profile", "experiment", "task", "setting", "image", "method", "preset", "seed",
-    "iterations", "psnr", "ssim", "best_psnr", "best_iteration", "seconds", "device", "precision",
-    "threads", "cpu", "gpu", "deepred", "commit", "python", "torch", "numpy", "scikit-image",
-    "date", "settings",
+    "key", "profile", "experiment", "task", "setting", "dataset", "image", "crop", "method",
+    "preset", "seed", "iterations", "psnr", "psnr_y", "snr", "ssim", "single_psnr", "plain_psnr",
+    "best_psnr", "best_iteration", "seconds", "device", "precision", "threads", "cpu", "gpu",
+    "deepred", "commit", "python", "torch", "numpy", "scikit-image", "date", "settings",
 )  # fmt: skip
 
 
@@ -87,24 +88,44 @@ class Store:
         paths = sorted((self.folder / "records").glob("*.json"))
         return [record for path in paths if (record := self.get(path.stem)) is not None]
 
-    def export(self, folder: str | Path, keys: list[str] | None = None) -> None:
-        """Write runs.csv and curves.csv, of all runs or of `keys`, sorted for small differences."""
+    def export(
+        self,
+        folder: str | Path,
+        keys: list[str] | None = None,
+        *,
+        keep: bool = False,
+        images: bool = False,
+    ) -> None:
+        """Write runs.csv and curves.csv, of all runs or of `keys`, sorted for small differences.
+
+        `keep` leaves what the files hold already, but for runs that are computed anew: results of
+        several machines come together so. `images` copies the restored images to images/KEY.png.
+        """
         folder = Path(folder)
         self._make(folder)
         records = [r for r in self.records() if keys is None or r["key"] in keys]
         runs = pd.DataFrame([_row(r) for r in records], columns=COLUMNS)
-        order = ["profile", "experiment", "setting", "image", "method", "preset", "seed"]
-        runs = runs.sort_values(order, kind="stable")
         curves = [
             pd.read_csv(path).assign(key=key)
             for key in runs["key"]
             if (path := self.folder / "curves" / f"{key}.csv").exists()
         ]
         curve = pd.concat(curves) if curves else pd.DataFrame(columns=["key", "iteration"])
+        if keep and (folder / "runs.csv").exists():
+            runs, curve = _merged(folder, runs, curve)
+        runs = runs.sort_values(list(_IDENTITY), kind="stable")
+        place = {key: i for i, key in enumerate(runs["key"])}
+        curve = curve.sort_values("key", key=lambda keys: keys.map(place), kind="stable")
         curve = curve[["key", *[c for c in curve.columns if c != "key"]]]
         for name, table in (("runs", runs), ("curves", curve)):
             with replacing(folder / f"{name}.csv") as temporary:
                 table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+        if images:
+            self._make(folder / "images")
+            for record in records:
+                shutil.copyfile(
+                    self.image(record["key"]), folder / "images" / self.image(record["key"]).name
+                )
 
     @staticmethod
     def _make(folder: Path) -> None:
@@ -116,12 +137,32 @@ class Store:
             ) from None
 
 
+# What makes two rows the same run, whatever the code that computed it.
+_IDENTITY = ("profile", "experiment", "task", "setting", "image", "method", "preset", "seed")
+
+
+def _merged(folder: Path, runs: pd.DataFrame, curve: pd.DataFrame):
+    """The tables of a folder, with the rows of `runs` and `curve` in place of older ones."""
+    old, old_curves = read_runs(folder), pd.read_csv(folder / "curves.csv", dtype={"key": str})
+    old = old.astype({"preset": object}).fillna({"preset": ""})
+    names = list(_IDENTITY)
+    new = set(map(tuple, runs[names].astype(str).to_numpy()))
+    stay = [tuple(row) not in new for row in old[names].astype(str).to_numpy()]
+    old = old[stay]
+    old_curves = old_curves[
+        old_curves["key"].isin(old["key"]) & ~old_curves["key"].isin(runs["key"])
+    ]
+    tables = [[t for t in pair if len(t)] for pair in ((old, runs), (old_curves, curve))]
+    return tuple(pd.concat(pair, ignore_index=True) for pair in tables)
+
+
 def read_runs(folder: str | Path) -> pd.DataFrame:
     """The exported runs of a folder; an empty table with the same columns if there are none."""
     path = Path(folder) / "runs.csv"
     if not path.exists():
         return pd.DataFrame(columns=COLUMNS)
-    return pd.read_csv(path, keep_default_na=True, dtype={"key": str, "preset": str})
+    table = pd.read_csv(path, dtype={"key": str, "preset": str, "crop": str})
+    return table.reindex(columns=COLUMNS)
 
 
 def read_curves(folder: str | Path, key: str) -> pd.DataFrame:
@@ -191,7 +232,8 @@ def _row(record: dict) -> dict:
     flat["settings"] = json.dumps(record["settings"], sort_keys=True, separators=(",", ":"))
     if "best_iteration" in flat:
         flat["best_iteration"] = str(flat["best_iteration"])  # whole beside the empty ones
-    for name, digits in (("psnr", 3), ("best_psnr", 3), ("ssim", 4), ("seconds", 1)):
+    decibels = dict.fromkeys(("psnr", "psnr_y", "snr", "single_psnr", "plain_psnr", "best_psnr"), 3)
+    for name, digits in {**decibels, "ssim": 4, "seconds": 1}.items():
         if flat.get(name) is not None:
             flat[name] = round(float(flat[name]), digits)
     return {name: flat.get(name, np.nan) for name in COLUMNS}

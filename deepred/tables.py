@@ -1,0 +1,274 @@
+"""The paper's tables with ours beside the printed numbers, from stored runs.
+
+What was not run is NaN or None, which `markdown` shows as missing; nothing is filled in. A mean
+over images is there only where all of them were run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from .experiments import TABLE_4_QUOTED, TABLES, Table, printed
+from .files import replacing
+from .settings import SETTINGS, preset
+
+NAMES = {
+    "noisy": "noisy", "blurred": "blurred", "bicubic": "bicubic", "nlm": "NLM", "cbm3d": "CBM3D",
+    "red": "RED", "dip": "DIP", "dip-tv": "DIP-TV", "deepred": "DeepRED",
+}  # fmt: skip
+_ORDER = {name: i for i, name in enumerate(NAMES)}
+_DENOISERS = {"nlm": "NLM", "bm3d": "BM3D", "tv": "TV"}
+
+
+def markdown(table: pd.DataFrame, missing: str = "missing") -> str:
+    """A table as Markdown; what is not there says so."""
+    text = table.astype(object).where(table.notna(), missing).astype(str)
+    lines = ["| " + " | ".join(str(c) for c in text.columns) + " |"]
+    lines += ["|" + "|".join("---" for _ in text.columns) + "|"]
+    lines += ["| " + " | ".join(row) + " |" for row in text.itertuples(index=False)]
+    return "\n".join(lines)
+
+
+def save(table: pd.DataFrame, folder: str | Path, name: str) -> None:
+    """Write a table as folder/name.md and folder/name.csv; an empty folder name writes nothing."""
+    if not folder:
+        return
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    with replacing(Path(folder) / f"{name}.md") as temporary:
+        temporary.write_text(markdown(table) + "\n", encoding="utf-8")
+    with replacing(Path(folder) / f"{name}.csv") as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n")
+
+
+def table_1(name: str = "paper") -> pd.DataFrame:
+    """Table 1, generated from a preset; noise levels of 255."""
+    rows = []
+    for task, settings in SETTINGS.items():
+        for setting in settings:
+            s = preset(name, task, "deepred", setting)
+            rows.append(
+                {
+                    "task": _title(task, setting),
+                    "σ noise": f"{s.input_noise:g}",
+                    "LR": f"{s.learning_rate:g}",
+                    "denoiser": _DENOISERS[s.denoiser],
+                    "σ_f": f"{255 * s.sigma_f:g}",
+                    "λ": f"{s.lam:g}",
+                    "μ": f"{s.mu:g}",
+                    "iterations": s.iterations,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def beside(table: Table, setting: str, runs: pd.DataFrame) -> pd.DataFrame:
+    """Ours beside the paper's, one row a method, preset and image, and one for the average.
+
+    Columns: method, preset, image; ``ours`` [dB], mean over the seeds, NaN where it was not run;
+    ``spread``, the standard deviation over the seeds, NaN for one; ``seeds``; ``paper`` [dB], NaN
+    where it prints none; ``difference``. Quoted rows have no preset and nothing of ours.
+    """
+    column = "psnr" if table.task == "denoise" else "psnr_y"
+    runs = runs[(runs["task"] == table.task) & (runs["setting"] == setting)]
+    runs = runs[runs["image"].isin(table.images)].assign(preset=runs["preset"].fillna(""))
+    rows = []
+    for method, name in (*table.methods, *((quoted, "") for quoted in table.quoted)):
+        found = runs[(runs["method"] == method) & (runs["preset"] == name)]
+        each = found.pivot_table(index="seed", columns="image", values=column)
+        each = each.reindex(columns=list(table.images))
+        each["average"] = each.mean(axis=1, skipna=False)
+        for image in each.columns:
+            values = each[image].dropna()
+            rows.append(
+                {
+                    "method": method,
+                    "preset": name,
+                    "image": image,
+                    "ours": values.mean(),
+                    "spread": values.std(),
+                    "seeds": len(values),
+                    "paper": table.printed(setting, method, image),
+                }
+            )
+    result = pd.DataFrame(rows)
+    result["difference"] = result["ours"] - result["paper"]
+    return result
+
+
+def compared(table: Table, setting: str, runs: pd.DataFrame) -> pd.DataFrame:
+    """`beside` as one reads it: images as columns; the paper's, ours and the difference as rows."""
+    rows, seen = [], set()
+    for (method, name), group in beside(table, setting, runs).groupby(
+        ["method", "preset"], sort=False
+    ):
+        numbers = group.set_index("image")
+        title = NAMES.get(method, method)
+        if method in table.quoted:
+            rows.append({"method": title, "": "quoted", **_texts(numbers["paper"])})
+            continue
+        if method not in seen and numbers["paper"].notna().any():
+            rows.append({"method": title, "": "paper", **_texts(numbers["paper"], none="–")})
+        seen.add(method)
+        title += f", {name}" if name else ""
+        rows.append({"method": title, "": "ours", **_texts(numbers["ours"], numbers["spread"])})
+        if numbers["difference"].notna().any():
+            rows.append({"method": "", "": "difference", **_signed(numbers["difference"])})
+    return pd.DataFrame(rows)
+
+
+def table_4(runs: pd.DataFrame) -> pd.DataFrame:
+    """Table 4: averages of Tables 2 and 3, and the supervised methods that the paper quotes."""
+    columns = [
+        (f"{t.label} {s}", t, s) for s in ("x4", "x8") for t in (TABLES["table2"], TABLES["table3"])
+    ]
+    averages = {}
+    for title, table, setting in columns:
+        long = beside(table, setting, runs[runs["dataset"] == table.dataset])
+        averages[title] = long[long["image"] == "average"].set_index(["method", "preset"])
+    rows = []
+    for method in ("dip", "deepred"):
+        numbers = {title: printed("Table 4", title, NAMES[method]) for title, *_ in columns}
+        rows.append({"method": NAMES[method], "": "paper", **_texts(pd.Series(numbers))})
+        for name in ("paper", "authors"):
+            numbers = pd.Series({t: a.loc[(method, name), "ours"] for t, a in averages.items()})
+            rows.append({"method": f"{NAMES[method]}, {name}", "": "ours", **_texts(numbers)})
+    for method in TABLE_4_QUOTED:
+        numbers = {title: printed("Table 4", title, method) for title, *_ in columns}
+        rows.append({"method": method, "": "quoted", **_texts(pd.Series(numbers), none="–")})
+    return pd.DataFrame(rows)
+
+
+def section_41(runs: pd.DataFrame) -> pd.DataFrame:
+    """The numbers of Section 4.1: mean PSNR over the nine images beside the paper's, and the SNR.
+
+    The column ``images`` says how many of them were run.
+    """
+    table = TABLES["denoising"]
+    long = beside(table, "sigma 25", runs)
+    rows = []
+    for method, name in table.methods:
+        mine = long[(long["method"] == method) & (long["preset"] == name)]
+        average = mine[mine["image"] == "average"].iloc[0]
+        there = runs[(runs["method"] == method) & (runs["preset"].fillna("") == name)]
+        images = mine[mine["image"] != "average"]["ours"].notna().sum()
+        snr = there.groupby("image")["snr"].mean().reindex(table.images).mean(skipna=False)
+        paper = average["paper"]
+        rows.append(
+            {
+                "method": NAMES[method] + (f", preset {name}" if name else ""),
+                "images": f"{images} of {len(table.images)}",
+                "ours [dB]": _text(average["ours"], average["spread"]),
+                "paper [dB]": "not given" if np.isnan(paper) else f"{paper:.2f}",
+                "difference": ""
+                if np.isnan(paper)
+                else None
+                if np.isnan(average["ours"])
+                else f"{average['difference']:+.2f}",
+                "SNR, ours [dB]": _text(snr),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def averages(runs: pd.DataFrame) -> pd.DataFrame:
+    """The averages of Tables 2, 3 and 5, ours beside the paper's, for our presets of its text."""
+    rows = []
+    for name in ("table2", "table3", "table5"):
+        table = TABLES[name]
+        for setting in table.settings:
+            mine = runs[runs["experiment"] == name]
+            long = beside(table, setting, mine)
+            long = long[long["image"] == "average"].set_index(["method", "preset"])
+            row = {"PSNR-Y [dB]": f"{table.source}, {table.label} {setting}".replace(",  ", ", ")}
+            for method in ("red", "dip", "deepred"):
+                ours, paper = long.loc[(method, "paper"), ["ours", "paper"]]
+                row[NAMES[method]] = _text(ours)
+                row[f"{NAMES[method]}, paper"] = _text(paper) or "–"
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def averaging(runs: pd.DataFrame) -> pd.DataFrame:
+    """What averaging gives DIP and DeepRED: last output, average over iterations, mean of runs.
+
+    One row a method and preset, means over the images that were run.
+    """
+    runs = runs[runs["plain_psnr"].notna()].assign(preset=runs["preset"].fillna(""))
+    runs = runs[runs["method"].isin(["dip", "dip-tv", "deepred"])]
+    rows = []
+    for (method, name), group in runs.groupby(["method", "preset"]):
+        column = "psnr" if group["task"].iloc[0] == "denoise" else "psnr_y"
+        rows.append(
+            {
+                "method": NAMES[method] + f", {name}",
+                "images": group["image"].nunique(),
+                "last output [dB]": f"{group['plain_psnr'].mean():.2f}",
+                "average over iterations [dB]": f"{group['single_psnr'].mean():.2f}",
+                "mean of the runs [dB]": f"{group[column].mean():.2f}",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def summary(runs: pd.DataFrame) -> pd.DataFrame:
+    """PSNR, SSIM and seconds of each method, mean over images and seeds, for any stored runs.
+
+    One row a setting, method and preset. PSNR is that of the task: over all channels for denoising,
+    of the luminance else.
+    """
+    luminance = len(runs) and not (runs["task"] == "denoise").any()
+    runs = runs.assign(preset=runs["preset"].fillna(""))
+    pairs = [(task, setting) for task, settings in SETTINGS.items() for setting in settings]
+    place = {pair: i for i, pair in enumerate(pairs)}
+    rows = []
+    for (task, setting, method, name), group in runs.groupby(
+        ["task", "setting", "method", "preset"]
+    ):
+        column = "psnr" if task == "denoise" else "psnr_y"
+        each = group.groupby("image")[[column, "ssim", "seconds"]].mean().mean()
+        rows.append(
+            {
+                "setting": setting,
+                "method": NAMES.get(method, method) + (f" ({name})" if name else ""),
+                "images": group["image"].nunique(),
+                "PSNR-Y [dB]" if luminance else "PSNR [dB]": f"{each[column]:.2f}",
+                "SSIM": f"{each['ssim']:.3f}",
+                "seconds an image": f"{each['seconds']:.1f}",
+                "order": (place[task, setting], _ORDER[method]),
+            }
+        )
+    table = pd.DataFrame(rows)
+    if table.empty:
+        return table
+    return table.sort_values("order", kind="stable").drop(columns="order").reset_index(drop=True)
+
+
+def _title(task: str, setting: str) -> str:
+    return {"denoise": "denoising", "sr": f"SISR {setting}", "deblur": f"deblurring, {setting}"}[
+        task
+    ]
+
+
+def _text(value: float, spread: float = np.nan) -> str | None:
+    if np.isnan(value):
+        return None
+    return f"{value:.2f}" + ("" if np.isnan(spread) else f" ± {spread:.2f}")
+
+
+def _texts(values: pd.Series, spreads: pd.Series | None = None, none: str | None = None) -> dict:
+    spreads = pd.Series(np.nan, values.index) if spreads is None else spreads
+    return {name: _text(values[name], spreads[name]) or none for name in values.index}
+
+
+def _signed(values: pd.Series) -> dict:
+    return {name: "" if np.isnan(v) else f"{v:+.2f}" for name, v in values.items()}
+
+
+def by_method(runs: pd.DataFrame, methods: Sequence[str]) -> dict[str, float]:
+    """Mean PSNR of the task over the images, for assertions: method -> dB."""
+    column = "psnr" if (runs["task"] == "denoise").all() else "psnr_y"
+    return {m: float(runs[runs["method"] == m][column].mean()) for m in methods}
