@@ -80,6 +80,8 @@ def _parser() -> argparse.ArgumentParser:
         add("--device", choices=("auto", "cpu", "cuda"), default="auto")
         add("--workers", type=_whole, metavar="N", help="processes, default one a core")
         if name == "run":
+            text = "only runs with all these in their title, such as woman x4 red"
+            add("--match", nargs="+", default=[], metavar="WORD", help=text)
             add("--store", type=_folder, default="reproduction/store", metavar="DIR")
             add("--dry-run", action="store_true", help="list the runs and what is there")
             add.__self__.set_defaults(command=_run)
@@ -189,6 +191,9 @@ def _run(options) -> int:
 
     store = Store(options.store)
     runs = experiments.plan(options.profile, options.only, tuple(options.seeds))
+    runs = [run for run in runs if set(options.match) <= set(run.title.split())]
+    if not runs:
+        raise InputError("no run of these experiments matches; --dry-run lists them")
     if options.dry_run:
         for run in runs:
             absent = experiments.missing(run)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from IPython.display import Image, Markdown
 from torch import Tensor
 
-from . import datasets, experiments
+from . import datasets, experiments, plots, resize, tables
 from .errors import InputError
+from .images import read
 
 COMMITTED = "../data/results"  # seen from the notebooks, wherever they are run
 _ROOT = Path(__file__).resolve().parent.parent
@@ -57,6 +59,53 @@ def load(image: str, side: int = 96) -> Tensor:
         x = x[..., top : top + size, left : left + size]
     top, left = ((length - min(side, length)) // 2 for length in x.shape[2:])
     return x[..., top : top + side, left : left + side]
+
+
+def pictures(
+    p: Parameters, experiment: str, setting: str, image: str, presets: tuple[str, ...]
+) -> dict[str, Tensor]:
+    """The truth, the measurement and the restored images of an experiment of the profile paper.
+
+    By title with the PSNR of the task. Empty where the image is not on this machine, or none of
+    its runs is stored with its restored image (`deepred reproduce --profile paper`).
+    """
+    runs = [
+        run
+        for run in experiments.plan("paper", [experiment])
+        if (run.setting, run.image) == (setting, image) and run.preset in presets
+    ]
+    here = [run for run in runs if experiments.missing(run) is None]
+    if not here:
+        return {}
+    truth, metric = here[0].truth(), experiments.METRICS[here[0].task]
+    y, factor = here[0].measurement(truth), here[0].factor
+    first = "bicubic" if factor > 1 else "blurred" if here[0].task == "deblur" else "noisy"
+    found = {first: resize.bicubic(y, factor) if factor > 1 else y}
+    for run in here:
+        path = p.stored("paper") / "images" / f"{run.key(truth)}.png"
+        if path.exists():
+            found[tables.NAMES[run.method]] = read(path).image
+    if len(found) == 1:
+        return {}
+    titles = {f"{name}\n{metric(x, truth):.2f} dB": x for name, x in found.items()}
+    return {"truth": truth, **titles}
+
+
+def show(p: Parameters, name: str, rows: Sequence[dict[str, Tensor]], inset) -> object:
+    """A figure of rows of `pictures`, saved as `name`, or else the committed one, or a word.
+
+    `inset` is (top, left, side) for each row. Call it in the last line of a cell.
+    """
+    there = [(panels, where) for panels, where in zip(rows, inset) if panels]
+    for i, (panels, where) in enumerate(there):
+        figure = plots.compare(panels, inset=where)
+        plots.save(figure, p.figures, name if len(there) == 1 else f"{name}_{i + 1}")
+    if there:
+        return None  # the figures show themselves
+    committed = _ROOT / "figures" / f"{name}.png"
+    if committed.exists():
+        return Image(committed, width=900)
+    return Markdown("*missing: has not been run at full size*")
 
 
 def parameters(variables: Mapping[str, object]) -> Parameters:
