@@ -232,7 +232,7 @@ def read_kernel(name: str | Path) -> Blur:
             array = loaded if isinstance(loaded, np.ndarray) else loaded[loaded.files[0]]
         elif path.suffix in (".txt", ".csv"):
             comma = "," if path.suffix == ".csv" else None
-            array = np.loadtxt(path, delimiter=comma, ndmin=2)
+            array = np.array([line.split(comma) for line in path.read_text().split("\n") if line])
         else:
             array = read(path, smallest=1).image[0].mean(0).double().numpy()
         array = np.asarray(array, dtype=float)

@@ -38,9 +38,10 @@ import pandas as pd
 from IPython.display import Markdown
 
 import deepred
-from deepred import experiments, metrics, plots, store
+from deepred import metrics, plots, store, tables
 from deepred.denoisers import nlm
 from deepred.operators import Identity, degrade
+from deepred.trace import Trace
 
 plots.use_style()
 
@@ -73,7 +74,13 @@ print(f"{image}, {x.shape[3]} x {x.shape[2]} pixels, noisy: {metrics.psnr(y, x):
 #    added up, until they agree.
 #
 # DIP is the same loop with $\lambda = \mu = 0$, where only the first term of the first line is
-# left. The settings of the paper's Table 1, and of its authors' notebooks where they differ:
+# left. The paper's Table 1, generated from the preset `paper`:
+
+# %%
+Markdown(tables.markdown(tables.table_1("paper")))
+
+# %% [markdown]
+# For denoising, what the authors' notebooks do where that differs from the paper's text:
 
 # %%
 paper, authors = deepred.preset("paper"), deepred.preset("authors")
@@ -82,7 +89,7 @@ rows = [
     for name in paper.as_dict()
     if getattr(paper, name) != getattr(authors, name)
 ]
-Markdown(plots.markdown(pd.DataFrame(rows, columns=["setting", "paper", "authors' code"])))
+Markdown(tables.markdown(pd.DataFrame(rows, columns=["setting", "paper", "authors' code"])))
 
 # %% [markdown]
 # The line that matters most is `growth`. The paper prints $\lambda = \mu = 0.5$. Its authors' code
@@ -107,7 +114,7 @@ restored = {
 
 # %% tags=["nbval-ignore-output"]
 panels = {"noisy": y, "NLM": nlm(y, sigma)}
-panels |= {plots.NAMES[method]: result.image for method, result in restored.items()}
+panels |= {tables.NAMES[method]: result.image for method, result in restored.items()}
 titles = {f"{name}\n{metrics.psnr(image, x):.2f} dB": image for name, image in panels.items()}
 figure = plots.compare({"truth": x, **titles}, inset=(20, 44, 40))
 plots.save(figure, p.figures, "denoising_live")
@@ -161,7 +168,7 @@ ends = [
     }
     for name, curve in curves.items()
 ]
-Markdown(plots.markdown(pd.DataFrame(ends)) if ends else "missing")
+Markdown(tables.markdown(pd.DataFrame(ends)) if ends else "missing")
 
 # %% [markdown]
 # **What we see.** The input counts as much as the method. With Gaussian input both
@@ -186,14 +193,43 @@ Markdown(plots.markdown(pd.DataFrame(ends)) if ends else "missing")
 
 # %%
 nine = runs[runs["experiment"] == "denoising"]
-Markdown(plots.markdown(plots.section_41(nine, experiments.PRINTED, experiments.CSET9)))
+Markdown(tables.markdown(tables.section_41(nine)))
 
 # %% [markdown]
 # The difference in NLM is a matter of versions: up to 0.18, scikit-image's fast mode counted the
 # centre pixel of each neighbourhood twice, which leaves a little more noise
 # ([PR 5923](https://github.com/scikit-image/scikit-image/pull/5923)); the paper's number is of
-# that time.
+# that time; with its way of counting NLM reaches 29.14 dB here (`deepred verify`).
 #
+# **RED alone.** The paper says that NLM gains 0.2 dB when it is plugged into RED, and does not print
+# the settings. We did not find any that gain: after one step with $\lambda = 20$ and
+# $\sigma_f = 25$ RED is just below NLM, and each further step smooths more, because scikit-image's
+# NLM, asked to remove noise that is no longer there, averages all patches that differ by less.
+# Smaller $\sigma_f$ leaves noise, steepest descent passes through the same images more slowly.
+#
+# **SNR** is $20\log_{10}(\|x\|/\|\hat x - x\|)$, in which DIP-TV's authors report: 0.24 dB above
+# DIP at $\sigma = 25$. The paper sets its own gain of 0.53 dB beside that, and doubts the DIP of that
+# comparison. Differences between methods on one image are the same in SNR and in PSNR. Our DIP-TV is
+# DIP plus a weight times the anisotropic total variation of the network's output.
+#
+# ## What averaging is worth
+#
+# DIP comes plain (the last output), with an exponential average over the iterations, and as the mean
+# of two runs with different $z$ and $\Theta$. The paper uses all of it for its 30.53 dB.
+
+# %%
+Markdown(tables.markdown(tables.averaging(nine)) if nine["plain_psnr"].notna().any() else "missing")
+
+# %% [markdown]
+# The same for the small runs of the next part, one run each:
+
+# %%
+small = p.stored("smoke" if p.profile == "smoke" else "quick")
+quick = store.read_runs(small)
+quick = quick[quick["experiment"] == "denoising"]
+Markdown(tables.markdown(tables.averaging(quick)) if len(quick) else "missing")
+
+# %% [markdown]
 # ## The same in small
 #
 # The profile `quick` runs on a laptop: crops of 96 × 96 pixels of three of scikit-image's
@@ -201,13 +237,10 @@ Markdown(plots.markdown(plots.section_41(nine, experiments.PRINTED, experiments.
 # of two. Its numbers are not the paper's, its order is.
 
 # %%
-small = p.stored("smoke" if p.profile == "smoke" else "quick")
-quick = store.read_runs(small)
-quick = quick[quick["experiment"] == "denoising"]
-Markdown(plots.markdown(plots.denoising_table(quick)) if len(quick) else "missing")
+Markdown(tables.markdown(tables.summary(quick)) if len(quick) else "missing")
 
 # %%
-solved = quick[quick["iterations"] > 0]
+solved = quick[quick["method"].isin(["dip", "deepred"])]
 by_image = {
     image: {row.method: store.read_curves(small, row.key) for row in group[::-1].itertuples()}
     for image, group in solved[solved["seed"] == solved["seed"].min()].groupby("image")
@@ -238,16 +271,33 @@ if len(quick) and p.profile != "smoke":
 each = solved.assign(ms=1000 * solved["seconds"] / solved["iterations"]).groupby("method")["ms"]
 rows = [
     {
-        "method": plots.NAMES[method],
+        "method": tables.NAMES[method],
         "ms an iteration": f"{mean:.0f}",
         "ratio to DIP": f"{mean / each.mean()['dip']:.2f}",
     }
     for method, mean in each.mean().sort_values().items()
 ]
 print(", ".join(solved["cpu"].unique()), "with", solved["threads"].max(), "thread(s) a run")
-Markdown(plots.markdown(pd.DataFrame(rows)) if rows else "missing")
+Markdown(tables.markdown(pd.DataFrame(rows)) if rows else "missing")
 
 # %% [markdown]
+# Figure 1 of the paper is a drawing of that schedule. Here it is drawn from the clock, sixty
+# iterations of a small network: each call of the denoiser starts with the iteration that asks for it
+# and runs in a thread of its own, while the Θ-updates go on; its result enters ten iterations later.
+
+# %% tags=["nbval-ignore-output"]
+trace = Trace()
+short = settings.replace(iterations=60)
+deepred.restore(
+    y, settings=short, denoiser=trace.denoiser(nlm), sigma=sigma, callback=trace, device=p.device
+)
+figure = plots.schedule(trace.steps[10:50], trace.calls[1:])
+plots.save(figure, p.figures, "figure1")
+
+# %% [markdown]
+# NLM on a crop as small as this takes no longer than an iteration or two; with BM3D, or with a GPU
+# beside a CPU, the lower bars would fill the row, and the schedule would earn its keep.
+#
 # ## Questions
 #
 # 1. In panel (b) of the overfitting figure, DIP's residual falls below the dotted line. What has

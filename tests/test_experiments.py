@@ -24,7 +24,8 @@ def test_the_paper_profile_is_section_41():
     assert {run.sigma for run in runs} == {25 / 255}
     methods = {(run.method, run.preset) for run in runs}
     wanted = {(method, name) for method in ("dip", "deepred") for name in ("paper", "authors")}
-    assert methods == wanted | {("noisy", ""), ("nlm", ""), ("red", "paper")}
+    wanted |= {("noisy", ""), ("nlm", ""), ("cbm3d", ""), ("red", "paper"), ("dip-tv", "authors")}
+    assert methods == wanted
     by = {(run.method, run.preset): run.settings for run in runs}
     assert by["deepred", "paper"].channels == 128
     assert by["dip", "paper"].runs == 2  # "average over two runs"
@@ -35,6 +36,34 @@ def test_quick_and_smoke_need_nothing_but_built_in_images():
         runs = experiments.plan(profile)
         assert runs and all(experiments.missing(run) is None for run in runs)
         assert all(run.truth().shape[0] == 1 for run in runs)
+
+
+def test_the_paper_profile_has_every_image_of_every_table():
+    counts = {"table2": (5, ("x4", "x8")), "table3": (12, ("x4", "x8")), "table5": (4, None)}
+    for name, (images, settings) in counts.items():
+        runs = experiments.plan("paper", [name])
+        assert len({run.image for run in runs}) == images
+        assert {run.setting for run in runs} == set(settings or ("uniform", "gaussian"))
+        assert {run.preset for run in runs if run.method == "deepred"} == {"paper", "authors"}
+        assert not any(run.settings.precondition for run in runs if run.settings)
+        sigma = math.sqrt(2) / 255 if name == "table5" else 0
+        assert {run.sigma for run in runs} == {sigma}
+
+
+def test_a_run_knows_its_operator_and_its_frame():
+    sr, blur = (experiments.plan("smoke", [name])[0] for name in ("table2", "table5"))
+    truth = sr.truth()
+    assert sr.H(truth).shape == sr.measurement(truth).shape == (1, 3, 16, 16)
+    assert len(blur.H.kernel) == 9
+    images = {run.image: run for run in experiments.plan("paper", ["table3"])}
+    assert images["zebra"].factor in (4, 8)
+
+
+def test_runs_that_two_experiments_share_are_planned_once(monkeypatch):
+    monkeypatch.setitem(experiments.EXPERIMENTS, "twin", experiments.EXPERIMENTS["table2"])
+    once = experiments.plan("smoke", ["table2"])
+    both = experiments.plan("smoke", ["table2", "twin"])
+    assert both == once  # the first named has them
 
 
 def test_crops_are_inside_their_images():
@@ -57,10 +86,10 @@ def test_an_image_that_is_not_here_is_said(monkeypatch, tmp_path):
 
 
 def test_noise_depends_on_the_seed_alone():
-    a, b = experiments.denoising("smoke", (3,))[:2]
+    a, b = experiments.plan("smoke", ["denoising"], (3,))[:2]
     truth = a.truth()
     assert torch.equal(a.measurement(truth), b.measurement(truth))
-    other = experiments.denoising("smoke", (4,))[0]
+    other = experiments.plan("smoke", ["denoising"], (4,))[0]
     assert not torch.equal(a.measurement(truth), other.measurement(truth))
 
 
@@ -75,7 +104,8 @@ def test_workers_compute_each_run_once_and_a_second_call_computes_nothing(tmp_pa
     assert stamps == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.json")}
     assert not list(tmp_path.rglob("*.pt"))  # no checkpoint is left
 
-    by = {record["method"]: record for record in store.records()}
+    assert {record["task"] for record in store.records()} == {"denoise", "sr", "deblur"}
+    by = {r["method"]: r for r in store.records() if r["experiment"] == "denoising"}
     assert by["nlm"]["metrics"]["psnr"] > by["noisy"]["metrics"]["psnr"]
     assert by["deepred"]["settings"]["iterations"] == 40
     assert by["deepred"]["provenance"]["device"] == "cpu"
@@ -83,7 +113,8 @@ def test_workers_compute_each_run_once_and_a_second_call_computes_nothing(tmp_pa
     curves = pd.read_csv(tmp_path / "out" / "curves.csv")
     assert {"iteration", "psnr", "objective", "gap", "residual", "lam", "mu"} <= set(curves)
     # The last of the smoothed curve is the record's number, through a CSV of six digits.
-    row = read_runs(tmp_path / "out").set_index("method").loc["deepred"]
+    runs = read_runs(tmp_path / "out")
+    row = runs[runs["experiment"] == "denoising"].set_index("method").loc["deepred"]
     last = curves[curves["key"] == row["key"]].iloc[-1]
     assert last["iteration"] == 40
     assert last["psnr"] == pytest.approx(row["psnr"], abs=2e-3)
@@ -117,27 +148,8 @@ def test_killed_and_started_again_it_continues(tmp_path, how):
     done = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("records/*.json")}
     finished = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert finished.returncode == 0, finished.stderr
-    assert len(Store(tmp_path).records()) == 4
+    assert len(Store(tmp_path).records()) == len(experiments.plan("smoke"))
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in done.items())
-
-
-def test_the_average_needs_all_nine_images():
-    from deepred import plots
-
-    runs = pd.DataFrame(
-        [
-            {"method": "nlm", "preset": None, "image": image, "psnr": 29.0}
-            for image in experiments.CSET9
-        ]
-        + [{"method": "dip", "preset": "paper", "image": "house", "psnr": 31.0}]
-    )
-    table = plots.section_41(runs, experiments.PRINTED, experiments.CSET9).set_index("method")
-    assert table.loc["NLM", "ours [dB]"] == "29.00"
-    assert table.loc["NLM", "difference"] == "-0.13"
-    dip = table.loc["DIP, preset paper"]
-    assert dip["images"] == "1 of 9" and pd.isna(dip["ours [dB]"])
-    text = plots.markdown(table.reset_index())
-    assert "missing" in text and "nan" not in text
 
 
 def test_noisy_house_has_the_psnr_of_its_noise(paper_images):

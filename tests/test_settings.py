@@ -8,7 +8,7 @@ import math
 import pytest
 
 from deepred.errors import InputError
-from deepred.settings import METHODS, PRESETS, TASKS, Settings, preset
+from deepred.settings import METHODS, PRESETS, SETTINGS, TASKS, Settings, preset
 
 WHOLE = (0, -1, 1.5, "3", None, True, math.nan)  # not whole numbers of at least 1
 NATURAL = (-1, 0.5, "3", None, False, math.nan)  # ... of at least 0
@@ -31,6 +31,8 @@ BAD = {
     "lr_decay_every": WHOLE,
     "theta_steps": WHOLE,
     "data_term": WORD,
+    "precondition": WEIGHT,
+    "tv": WEIGHT,
     "denoiser": (None,),  # with lam above 0; names are the denoisers' matter
     "sigma_f": WEIGHT,
     "denoise_every": WHOLE,
@@ -161,27 +163,82 @@ def test_paper_is_the_papers_text():
     assert {name: getattr(settings, name) for name in text} == text
 
 
-# Field: (the paper, the authors' released notebook for denoising).
-DEVIATIONS = {
+TABLE_1 = {  # sigma_noise, LR, denoiser, sigma_f of 255, lambda, mu, iterations
+    ("denoise", "sigma 25"): (0.033, 0.01, "nlm", 3, 0.5, 0.5, 5000),
+    ("sr", "x4"): (0.02, 0.001, "bm3d", 5, 0.05, 0.06, 2000),
+    ("sr", "x8"): (0.02, 0.001, "bm3d", 5, 0.05, 0.06, 4000),
+    ("deblur", "uniform"): (0.005, 0.003, "nlm", 3, 0.01, 0.02, 15000),
+    ("deblur", "gaussian"): (0.005, 0.002, "nlm", 2, 0.015, 0.02, 20000),
+}
+
+
+@pytest.mark.parametrize(("task", "setting"), TABLE_1)
+def test_each_row_of_table_1(task, setting):
+    s = preset("paper", task, "deepred", setting)
+    row = (s.input_noise, s.learning_rate, s.denoiser, s.sigma_f * 255, s.lam, s.mu, s.iterations)
+    assert row[2] == TABLE_1[task, setting][2]
+    numbers = [v for v in row if not isinstance(v, str)]
+    assert numbers == pytest.approx([v for v in TABLE_1[task, setting] if not isinstance(v, str)])
+    assert not s.precondition and not s.tv  # ours, never the paper's
+
+
+# By task: field: (the paper, the authors' released notebook).
+_EVERYWHERE = {
     "input_distribution": ("gaussian", "uniform"),
-    "learning_rate": (0.01, 0.008),
-    "iterations": (5000, 6000),
     "data_term": ("sum", "mean"),
     "lag": (0, 1),
     "x_sees": ("after", "before"),
     "clip_x": (False, True),
-    "growth": (0.0, 0.06),  # of .5: .03 each time
-    "result": ("x", "network"),
-    "runs": (2, 1),
+}
+DEVIATIONS = {
+    ("denoise", "sigma 25"): {
+        **_EVERYWHERE,
+        "learning_rate": (0.01, 0.008),
+        "iterations": (5000, 6000),
+        "growth": (0.0, 0.06),  # of .5: .03 each time
+        "result": ("x", "network"),
+        "runs": (2, 1),
+    },
+    ("sr", "x4"): {**_EVERYWHERE, "result": ("x", "x-u")},
+    ("sr", "x8"): {**_EVERYWHERE, "result": ("x", "x-u")},
+    ("deblur", "uniform"): {
+        **_EVERYWHERE,
+        "learning_rate": (0.003, 0.004),
+        "lr_decay": (1.0, 0.9),  # every 1000 iterations, the default
+        "input_noise": (0.005, 0.01),
+        "lam": (0.01, 0.02),
+        "mu": (0.02, 0.04),
+        "iterations": (15000, 30000),
+        "result": ("x", "x-u"),
+    },
+    ("deblur", "gaussian"): {
+        **_EVERYWHERE,
+        "learning_rate": (0.002, 0.004),
+        "lr_decay": (1.0, 0.9),
+        "input_noise": (0.005, 0.01),
+        "sigma_f": (2 / 255, 3 / 255),
+        "lam": (0.015, 0.02),
+        "mu": (0.02, 0.04),
+        "iterations": (20000, 30000),
+        "result": ("x", "x-u"),
+    },
 }
 
 
-def test_authors_differs_from_paper_in_the_listed_fields_alone():
-    paper, authors = preset("paper").as_dict(), preset("authors").as_dict()
+@pytest.mark.parametrize(("task", "setting"), DEVIATIONS)
+def test_authors_differs_from_paper_in_the_listed_fields_alone(task, setting):
+    paper = preset("paper", task, setting=setting).as_dict()
+    authors = preset("authors", task, setting=setting).as_dict()
     different = {
         name: (paper[name], authors[name]) for name in paper if paper[name] != authors[name]
     }
-    assert different == DEVIATIONS
+    assert different == DEVIATIONS[task, setting]
+
+
+def test_later_fields_enter_a_key_only_where_they_are_in_use():
+    assert "tv" not in Settings().told() and "precondition" not in Settings().told()
+    assert Settings(tv=0.1).told()["tv"] == 0.1
+    assert {**Settings().told(), "tv": 0.0, "precondition": 0.0} == Settings().as_dict()
 
 
 def test_the_authors_controller_starts_at_20_db_at_sigma_25():
@@ -193,18 +250,21 @@ def test_the_authors_controller_starts_at_20_db_at_sigma_25():
 
 
 @pytest.mark.parametrize("name", PRESETS)
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(("task", "setting"), [(t, s) for t in TASKS for s in SETTINGS[t]])
 @pytest.mark.parametrize("method", METHODS)
-def test_every_preset_exists_for_every_task_and_method(name, task, method):
-    settings = preset(name, task, method)
+def test_every_preset_exists_for_every_task_and_method(name, task, setting, method):
+    settings = preset(name, task, method, setting)
     assert isinstance(settings, Settings)
-    if method == "dip":
+    if method in ("dip", "dip-tv"):
         assert settings.lam == settings.mu == settings.growth == 0
         assert settings.denoiser is None
         assert settings.result == "network"
+        assert (settings.tv > 0) == (method == "dip-tv")
     else:
         assert settings.lam > 0
         assert settings.denoiser is not None
+    if task == "sr":
+        assert settings.x_start == "zeros"  # y has another size
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -242,8 +302,12 @@ def test_as_dip_changes_the_prior_and_nothing_else():
     ("arguments", "message"),
     [
         (("slow",), "unknown preset 'slow'; known are paper, authors, fast, best"),
-        (("paper", "colourise"), "unknown task 'colourise'; known are denoise"),
-        (("paper", "denoise", "bm3d"), "unknown method 'bm3d'; known are deepred, dip, red"),
+        (("paper", "sr", "dip", "x3"), "unknown setting 'x3'; known are x4, x8"),
+        (("paper", "colourise"), "unknown task 'colourise'; known are denoise, sr, deblur"),
+        (
+            ("paper", "denoise", "bm3d"),
+            "unknown method 'bm3d'; known are deepred, dip, dip-tv, red",
+        ),
     ],
 )
 def test_unknown_presets_tasks_and_methods_are_refused(arguments, message):
