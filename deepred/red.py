@@ -79,11 +79,11 @@ def solve(
     lam : weight of the prior, above 0.
     clip : keep x in [0, 1] after each iteration.
     x0 : where to start; unless given y where it has the image's shape, else H^T y over H^T H 1, an
-        interpolation that keeps a constant image as it is.
+        interpolation that keeps a constant image as it is, and y's mean where y sees nothing.
     """
     back = H.adjoint(y)
     if x0 is None:
-        x0 = y if y.shape == back.shape else back / H.adjoint(H(torch.ones_like(back)))
+        x0 = y if y.shape == back.shape else _interpolated(y, back, H)
     x = x0.clone()
 
     def normal(t: Tensor) -> Tensor:
@@ -98,6 +98,12 @@ def solve(
             x = x - step * (H.adjoint(H(x)) - back + lam * gradient(x, fx))
         x = x.clamp(0, 1) if clip else x
         yield x, fx
+
+
+def _interpolated(y: Tensor, back: Tensor, H) -> Tensor:
+    weight = H.adjoint(H(torch.ones_like(back)))
+    seen = weight > 0.01 * weight.max()
+    return torch.where(seen, back / torch.where(seen, weight, 1), y.mean())
 
 
 def _conjugate_gradients(A, b: Tensor, x: Tensor, steps: int, tolerance: float) -> Tensor:

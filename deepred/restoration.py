@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from . import __version__, denoisers, red
-from .errors import InputError
+from .errors import DivergedError, InputError
 from .files import Checkpoint
 from .history import History
 from .networks import SkipNetwork, padded
@@ -203,6 +203,8 @@ def _red(y, H, denoise, settings, sigma, seed, callback) -> Result:
         method=settings.x_update, c=settings.c, clip=settings.clip_x,
     )  # fmt: skip
     for k, (x, fx) in zip(range(1, settings.iterations + 1), iterates):
+        if not torch.isfinite(x).all():
+            raise DivergedError(f"RED is not finite at iteration {k}: use a smaller lam or c")
         residual = H(x) - y
         data, rho = 0.5 * residual.square().sum(), red.rho(x, fx)
         zero = torch.zeros_like(data)

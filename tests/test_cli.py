@@ -218,6 +218,32 @@ def test_a_dry_run_computes_and_writes_nothing(tmp_path, capsys):
     assert names(tmp_path) == []
 
 
+@pytest.mark.parametrize("scale", [2, 3, 4, 8])
+@pytest.mark.parametrize("method", ["deepred", "red"])
+def test_super_resolution_gives_a_larger_image_with_its_alpha(
+    tmp_path, small_network, scale, method
+):
+    make(tmp_path / "in.png", picture(4))
+    output = tmp_path / "out.png"
+    options = ["--task", "sr", "--scale", scale, "--method", method, "--iterations", 2]
+    assert call("restore", tmp_path / "in.png", "-o", output, *options) == 0
+    got = images.read(output)
+    assert got.image.shape == (1, 3, 48 * scale, 32 * scale)
+    assert got.alpha.shape == (48 * scale, 32 * scale)
+
+
+@pytest.mark.parametrize("kernel", ["uniform9", "gauss25", "psf.txt"])
+@pytest.mark.parametrize("method", ["deepred", "dip", "red"])
+def test_deblurring_keeps_the_size(noisy_png, tmp_path, small_network, kernel, method):
+    if kernel == "psf.txt":
+        kernel = tmp_path / kernel
+        np.savetxt(kernel, [[0, 1, 2, 3]])
+    output = tmp_path / "out.png"
+    options = ["--task", "deblur", "--kernel", kernel, "--method", method, "--iterations", 2]
+    assert call("restore", noisy_png, "-o", output, *options) == 0
+    assert images.read(output).image.shape == (1, 3, 48, 32)
+
+
 # What it refuses ----------------------------------------------------------------------------------
 
 # Options of a restore that is good but for them, and what the one line must say.
@@ -236,6 +262,11 @@ BAD_OPTIONS = {
     "--seed x": "--seed",
     "--preset slow": "--preset",
     "--task colourise": "--task",
+    "--task sr --scale 5": "--scale",
+    "--scale 4": "--scale belongs to --task sr, not denoise",
+    "--task sr --kernel uniform9": "--kernel belongs to --task deblur, not sr",
+    "--task deblur": "needs --kernel uniform9|gauss25|FILE",
+    "--task deblur --kernel nowhere.png": "kernel nowhere.png: no such file",
     "--method bm3d": "--method",
     "--denoiser median": "--denoiser",
     "--device tpu": "--device",

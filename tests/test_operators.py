@@ -20,30 +20,21 @@ ASYMMETRIC = np.random.default_rng(0).normal(0.2, 1, (4, 7))
 ODD = np.random.default_rng(1).normal(0.2, 1, (3, 5))
 FACTORS = (1, 2, 3, 4, 8)
 
-CONTRACT = {
-    "identity": Identity(),
-    "framed": Framed.of(Blur.of(ASYMMETRIC)),
-    **{f"x{factor}": Downsample(factor) for factor in FACTORS},
-    **{
-        f"{name} {method}": Blur(blur.kernel, method)
-        for method in ("fft", "spatial")
-        for name, blur in {
-            "uniform": Blur.uniform(9),
-            "gaussian": Blur.gaussian(25, 1.6),
-            "asymmetric": Blur.of(ASYMMETRIC),
-        }.items()
-    },
-}
+BLURS = {"uniform": Blur.uniform(9), "gaussian": Blur.gaussian(25, 1.6)}
+BLURS["asymmetric"] = Blur.of(ASYMMETRIC)
+CONTRACT = {"identity": Identity(), "framed": Framed.of(Blur.of(ASYMMETRIC))}
+CONTRACT |= {f"x{factor}": Downsample(factor) for factor in FACTORS}
+for how in ("fft", "spatial"):
+    CONTRACT |= {f"{name} {how}": Blur(blur.kernel, how) for name, blur in BLURS.items()}
 every_operator = pytest.mark.parametrize("H", CONTRACT.values(), ids=CONTRACT)
 
 # Sums of at most 625 products of numbers near 1: 1e-13 would do; a wrong operator is off by .01.
 EXACT = dict(rtol=1e-10, atol=1e-10)
 
 
-def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(
-        dtype
-    )
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(shape, generator=generator, dtype=torch.float64)
 
 
 def multiple(H, *sides: int) -> tuple[int, ...]:
@@ -89,7 +80,7 @@ def test_operator_and_adjoint_are_a_matrix_and_its_transpose(H):
 def test_single_precision_is_near_double(H):
     x = random(1, 3, *multiple(H, 16, 21))
     y = random(*H(x).shape, seed=1)
-    # float32 rounds to 6e-8; Fourier transforms and sums over kernels add up a few of these
+    # float32 rounds to 6e-8, and sums over a kernel add up: 3.5e-7 measured at most
     assert error(H(x.float()), H(x)) < 1e-6
     assert error(H.adjoint(y.float()), H.adjoint(y)) < 1e-6
     assert H(x.float()).dtype == H.adjoint(y.float()).dtype == torch.float32
@@ -102,18 +93,26 @@ def test_operators_are_values_that_survive_pickling(H):
     assert again == H and again is not H
     assert len({again, H}) == 1
     assert torch.equal(again(x), H(x))
-    assert [name for name, other in CONTRACT.items() if other == H] in [[n] for n in CONTRACT]
+    assert list(CONTRACT.values()).count(H) == 1  # and to no other
 
 
 @every_operator
 def test_operators_carry_no_gradient_of_their_own(H):
     x = random(1, 3, *multiple(H, 10, 13))  # a size of no other test: nothing is cached yet
-    with torch.inference_mode():  # whatever is kept for the next call must do for training, too
-        H(x)
     assert H(x.requires_grad_()).requires_grad
     assert not H(x.detach()).requires_grad
     assert not H.adjoint(H(x.detach())).requires_grad
     assert not any(isinstance(value, torch.Tensor) for value in vars(H).values())
+
+
+@pytest.mark.parametrize("name", ["gaussian fft", "x4", "framed"])
+def test_what_is_kept_from_inference_mode_serves_training(name):
+    H = CONTRACT[name]
+    x = random(1, 1, *multiple(H, 14, 11))
+    with torch.inference_mode():
+        H(x)
+    H(x.requires_grad_()).sum().backward()  # torch refuses to differentiate with such tensors
+    torch.testing.assert_close(x.grad, H.adjoint(torch.ones_like(H(x.detach()))), **EXACT)
 
 
 @every_operator
@@ -124,56 +123,41 @@ def test_autograd_finds_the_adjoint(H):
 
 
 @pytest.mark.parametrize("method", ["fft", "spatial", "auto"])
-@pytest.mark.parametrize(
-    "kernel",
-    [ODD, ODD.T, np.arange(1.0, 10.0).reshape(3, 3), np.outer(np.arange(25.0), np.arange(9.0))],
-    ids=["3x5", "5x3", "3x3", "25x9, larger than the image"],
-)
-def test_blur_is_a_circular_convolution(kernel, method):
-    x = random(1, 1, 11, 8)
-    expected = ndimage.convolve(x[0, 0].numpy(), kernel / kernel.max(), mode="wrap")
-    result = Blur.of(kernel / kernel.max(), method)(x)[0, 0].numpy()
-    np.testing.assert_allclose(result, expected, rtol=1e-10)
-
-
-@pytest.mark.parametrize("shape", [(4, 7), (6, 2), (1, 4), (20, 30)], ids=str)
-@pytest.mark.parametrize("method", ["fft", "spatial"])
-def test_the_origin_of_an_even_kernel_is_past_its_middle(shape, method):
-    kernel = np.random.default_rng(2).random(shape)
-    x = random(1, 1, 9, 8)[0, 0].numpy()
+@pytest.mark.parametrize("shape", [(3, 5), (25, 9), (4, 7), (6, 2), (1, 4), (20, 30)], ids=str)
+def test_blur_is_a_circular_convolution(shape, method):
+    """Its origin is past the middle where a side is even; it may be larger than the image."""
+    kernel, x = np.random.default_rng(2).random(shape), random(1, 1, 9, 8)
     shifts = [(i - shape[0] // 2, j - shape[1] // 2) for i, j in np.ndindex(shape)]
-    expected = sum(k * np.roll(x, s, (0, 1)) for k, s in zip(kernel.flat, shifts))
-    result = Blur.of(kernel, method)(torch.tensor(x)[None, None])[0, 0].numpy()
-    np.testing.assert_allclose(result, expected, rtol=1e-10)
+    plane = x[0, 0].numpy()
+    expected = sum(k * np.roll(plane, s, (0, 1)) for k, s in zip(kernel.flat, shifts))
+    np.testing.assert_allclose(Blur.of(kernel, method)(x)[0, 0].numpy(), expected, rtol=1e-10)
+    if shape[0] % 2 and shape[1] % 2:
+        scipys = ndimage.convolve(plane, kernel, mode="wrap")
+        np.testing.assert_allclose(scipys, expected, rtol=1e-10)
 
 
 @pytest.mark.parametrize("kernel", [ODD, ASYMMETRIC], ids=["odd", "even"])
 def test_both_methods_of_a_blur_agree_in_single_precision(kernel):
-    x = random(2, 3, 33, 40, dtype=torch.float32)
-    # float32 rounds values up to 10 to 1e-6
-    torch.testing.assert_close(
-        Blur.of(kernel, "fft")(x), Blur.of(kernel, "spatial")(x), rtol=0, atol=1e-5
-    )
+    x = random(2, 3, 33, 40).float()
+    # float32 rounds values near 6 to 2.4e-7, and 28 of them add up: 2e-6 measured
+    fft, spatial = (Blur.of(kernel, method)(x) for method in ("fft", "spatial"))
+    torch.testing.assert_close(fft, spatial, rtol=0, atol=1e-5)
 
 
 def lanczos_2(image: torch.Tensor, factor: int) -> torch.Tensor:
     """DIP's downsampler, written from its definition for even factors."""
     taps, centre = 4 * factor, (4 * factor + 2) / 2
 
-    def window(i: int) -> float:
+    def value(i: int) -> float:
         d = abs(i + 0.5 - centre) / factor
         return 2 * sin(pi * d) * sin(pi * d / 2) / (pi * d) ** 2 if d else 1.0
 
-    kernel = torch.tensor(
-        [[window(i) * window(j) for j in range(1, taps + 1)] for i in range(1, taps + 1)],
-        dtype=image.dtype,
-    )
+    window = torch.tensor([value(i) for i in range(1, taps + 1)], dtype=image.dtype)
+    kernel = window[:, None] * window
     padded = F.pad(image, [int((taps - factor) / 2)] * 4, mode="replicate")
-    planes = [
-        F.conv2d(padded[:, c : c + 1], (kernel / kernel.sum())[None, None], stride=factor)
-        for c in range(image.shape[1])
-    ]
-    return torch.cat(planes, dim=1)
+    channels = image.shape[1]
+    kernel = (kernel / kernel.sum()).expand(channels, 1, taps, taps)
+    return F.conv2d(padded, kernel, stride=factor, groups=channels)
 
 
 @pytest.mark.parametrize("factor", [2, 4, 8])
@@ -186,10 +170,12 @@ def test_downsample_is_the_downsampler_of_dip(factor, sides):
 @pytest.mark.parametrize("factor", FACTORS)
 def test_downsample_keeps_constants_and_commutes_with_flips(factor):
     x, H = random(1, 3, 4 * factor, 5 * factor), Downsample(factor)
-    torch.testing.assert_close(H(0 * x + 0.3), torch.full((1, 3, 4, 5), 0.3).double(), **EXACT)
+    constant = torch.full_like(H(x), 0.3)
+    torch.testing.assert_close(H(torch.full_like(x, 0.3)), constant, **EXACT)
     for dims in ((2,), (3,), (2, 3)):
         torch.testing.assert_close(H(x.flip(dims)), H(x).flip(dims), **EXACT)
-    assert factor > 1 or torch.equal(H(x), x)
+    if factor == 1:
+        torch.testing.assert_close(H(x), x, **EXACT)
 
 
 @pytest.mark.parametrize("shape", [(12, 10), (10, 12), (3, 4)], ids=str)
@@ -204,22 +190,14 @@ def test_bad_factors_are_refused(factor):
         Downsample(factor)
 
 
-@pytest.mark.parametrize(
-    "kernel",
-    [(), ((),), ((1.0,), (1.0, 2.0)), (1.0, 2.0), ((np.nan, 1.0),), ((0.0, 0.0),), (("a",),), None],
-    ids=["empty", "empty row", "ragged", "flat", "NaN", "zero", "text", "None"],
-)
+NO_KERNELS = [(), ((),), ((1.0,), (1.0, 2.0)), (1.0, 2.0), ((np.nan, 1.0),), ((0.0, 0.0),)]
+NO_KERNELS += [(("a",),), None, np.ones(3), np.array(1.0), np.ones((2, 2, 2)), np.zeros((0, 3))]
+
+
+@pytest.mark.parametrize("kernel", NO_KERNELS, ids=repr)
 def test_bad_kernels_are_refused(kernel):
     with pytest.raises(InputError, match="a blur kernel must be"):
-        Blur(kernel)
-
-
-@pytest.mark.parametrize(
-    "array", [np.ones(3), np.array(1.0), np.ones((2, 2, 2)), np.zeros((0, 3))], ids=str
-)
-def test_arrays_that_are_no_kernel_are_refused(array):
-    with pytest.raises(InputError, match="a blur kernel must be a table"):
-        Blur.of(array)
+        Blur.of(kernel) if isinstance(kernel, np.ndarray) else Blur(kernel)
 
 
 def test_a_wrong_method_is_refused():
@@ -264,6 +242,8 @@ def test_kernels_have_names():
     t = np.arange(-12, 13)
     g = np.exp(-(t[:, None] ** 2 + t**2) / (2 * 1.6**2))
     np.testing.assert_allclose(read_kernel("gauss25").kernel, g / g.sum(), rtol=1e-12)
+    with pytest.raises(InputError, match="uniform8: no such file, and known are uniform9, gauss25"):
+        read_kernel("uniform8")
 
 
 @pytest.mark.parametrize("name", ["k.npy", "k.npz", "k.txt", "k.csv", "k.png"])
@@ -280,48 +260,40 @@ def test_kernels_are_read_from_files_and_scaled_to_sum_1(tmp_path, name):
         np.testing.assert_allclose(read_kernel(asked).kernel, kernel / 561, atol=1e-7)
 
 
-def structured(path):
-    np.save(path, np.zeros((2, 2), dtype=[("a", float), ("b", float)]))
+TEXTS = {"ragged.csv": "1,2\n3\n", "balanced.csv": "1,-1\n", "nan.txt": "1 nan\n"}
+TEXTS |= {f"text{suffix}": "no kernel\n" for suffix in (".npy", ".npz", ".txt", ".png")}
+TEXTS |= {f"empty{suffix}": "" for suffix in (".npy", ".npz", ".txt", ".csv", ".png")}
+TEXTS |= {"damaged.npz": "PK\x03\x04 and no more"}
+ARRAYS = {"deep.npy": np.ones((2, 3, 3)), "zero.npy": np.zeros((3, 3)), "nothing.npz": {}}
+ARRAYS |= {"words.npy": np.array([["a"]]), "objects.npy": np.array([[None]])}
+ARRAYS |= {"structured.npy": np.zeros((2, 2), [("a", float), ("b", float)])}
+FOLDERS = ("folder", "folder.npy", "folder.txt")
 
 
-BAD_FILES = {
-    "missing.npy": lambda path: None,
-    "text.txt": lambda path: path.write_text("no kernel\n"),
-    "text.npy": lambda path: path.write_text("no kernel\n"),
-    "text.npz": lambda path: path.write_text("no kernel\n"),
-    "text.png": lambda path: path.write_text("no kernel\n"),
-    "ragged.csv": lambda path: path.write_text("1,2\n3\n"),
-    "deep.npy": lambda path: np.save(path, np.ones((2, 3, 3))),
-    "zero.npy": lambda path: np.save(path, np.zeros((3, 3))),
-    "balanced.csv": lambda path: path.write_text("1,-1\n"),
-    "nan.txt": lambda path: path.write_text("1 nan\n"),
-    "words.npy": lambda path: np.save(path, np.array([["a", "b"]])),
-    "objects.npy": lambda path: np.save(path, np.array([[None]]), allow_pickle=True),
-    "structured.npy": structured,
-    "nothing.npz": lambda path: np.savez(path),
-    "damaged.npz": lambda path: path.write_bytes(b"PK\x03\x04 and no more"),
-    **{f"empty{s}": lambda path: path.touch() for s in (".npy", ".npz", ".txt", ".csv", ".png")},
-    **{f"folder{s}": lambda path: path.mkdir() for s in ("", ".npy", ".txt")},
-}
-
-
-@pytest.mark.parametrize("name", BAD_FILES)
-@pytest.mark.filterwarnings("error")  # a warning would be a second line
-def test_a_file_without_a_kernel_is_refused_in_one_line(tmp_path, name):
-    BAD_FILES[name](tmp_path / name)
+@pytest.mark.parametrize("name", ["missing.npy", *TEXTS, *ARRAYS, *FOLDERS])
+def test_a_file_without_a_kernel_is_refused_in_one_line(tmp_path, name, recwarn):
+    path = tmp_path / name
+    if name in TEXTS:
+        path.write_text(TEXTS[name])
+    elif name in ARRAYS:
+        np.savez(path) if path.suffix == ".npz" else np.save(path, ARRAYS[name])
+    elif name in FOLDERS:
+        path.mkdir()
     with pytest.raises(InputError) as refusal:
-        read_kernel(tmp_path / name)
-    assert str(tmp_path / name) in str(refusal.value)
+        read_kernel(path)
+    assert str(path) in str(refusal.value)
     assert "\n" not in str(refusal.value)
+    assert not [w for w in recwarn if w.category is UserWarning]  # that would be a second line
 
 
-def test_an_unknown_name_is_told_the_known_ones():
-    with pytest.raises(InputError, match="uniform8: no such file, and known are uniform9, gauss25"):
-        read_kernel("uniform8")
+@pytest.mark.parametrize("text", ["1 2", "1\t2\r\n", "  1  2 \n", "1 2\n\n", "1 2\n \n"], ids=repr)
+def test_spaces_and_blank_lines_of_a_text_file_mean_nothing(tmp_path, text):
+    (tmp_path / "k.txt").write_bytes(text.encode())
+    assert read_kernel(tmp_path / "k.txt").kernel == ((1 / 3, 2 / 3),)
 
 
 def test_without_noise_a_measurement_is_the_operator_clipped():
-    x, H = random(1, 3, 16, 12), Blur.of(ODD)  # its sum is not 1: beyond [0, 1] on both sides
+    x, H = 2 * random(1, 3, 16, 12) - 0.5, Blur.of([[0.75, 0.25]])
     assert H(x).min() < 0 and H(x).max() > 1
     assert torch.equal(degrade(x, H, 0.0, seed=0), H(x).clamp(0, 1))
     assert torch.equal(degrade(x, H, 0.0, seed=0, clip=False), H(x))
@@ -342,8 +314,7 @@ def test_noise_depends_on_the_seed_alone():
     torch.testing.assert_close(noise(zero.double()), first.double(), rtol=0, atol=2e-8)
     # standard errors of 12288 samples: .0009 and .0006
     assert abs(first.mean()) < 0.004 and abs(first.std() - 0.1) < 0.003
-    clipped = degrade(zero, Identity(), 0.1, 0)
-    assert torch.equal(clipped, first.clamp(0, 1))
+    assert torch.equal(degrade(zero, Identity(), 0.1, 0), first.clamp(0, 1))
 
 
 @pytest.mark.parametrize(
@@ -355,5 +326,5 @@ def test_blurred_images_have_the_psnr_of_table_5(paper_images, kernel, expected)
     for name, number in zip(experiments.NCSR, expected):
         truth = datasets.load("ncsr", name).image
         each = [metrics.psnr_y(degrade(truth, H, 2**0.5 / 255, seed), truth) for seed in range(10)]
-        # the paper's noise is another; seeds differ by .003, and it rounds to .005
+        # .005 measured at most, which is the rounding of the print; seeds differ by .002
         assert abs(np.mean(each) - number) < 0.02, name
