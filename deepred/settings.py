@@ -219,7 +219,7 @@ _OURS = {
     "denoise": dict(learning_rate=0.01, clipped=True),
     "sr": dict(learning_rate=0.01, denoiser="nlm", lam=0.012, mu=0.015, smoothing=0.99),
     "deblur": dict(
-        learning_rate=0.01, lr_decay=1.0, precondition=0.01, lam=0.005, mu=0.01, smoothing=0.99
+        learning_rate=0.01, lr_decay=1.0, precondition=0.01, lam=0.002, mu=0.004, smoothing=0.99
     ),
 }
 _FAST = {
