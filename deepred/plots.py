@@ -11,6 +11,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import matplotlib.ticker
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -220,6 +221,9 @@ def behaviour(curve: pd.DataFrame, zoom: float = 0.9, values: int = 0) -> Figure
     )
     axes[1, 1].semilogy(k, gap, color=blue)
     label = "RMS of x − T(z), of 255" if values else "‖x − T(z)‖"
+    axes[1, 1].yaxis.set_major_formatter(mpl.ticker.ScalarFormatter())
+    axes[1, 1].yaxis.set_minor_formatter(mpl.ticker.NullFormatter())
+    axes[1, 1].set_yticks([t for t in (1, 2, 5, 10, 20, 50, 100, 200) if gap.min() < t < gap.max()])
     axes[1, 1].set(title="(d) gap of the constraint x = T(z)", ylabel=label)
     for axis in axes.flat:
         axis.set_xlabel("iteration")

@@ -183,7 +183,7 @@ Markdown(tables.markdown(pd.DataFrame(rows)) if rows else "missing")
 
 # %% tags=["nbval-ignore-output"]
 woman = notebook.pictures(p, "narrow", "x4", "woman", ("fast", "paper"))
-notebook.show(p, "super_resolution_woman", [woman], [(20, 90, 80)])
+notebook.show(p, "super_resolution_woman", [woman], [(50, 80, 90)])
 
 # %%
 pair = narrow[(narrow["image"] == "woman") & (narrow["preset"] == "fast")]
