@@ -260,10 +260,10 @@ def test_kernels_are_read_from_files_and_scaled_to_sum_1(tmp_path, name):
         np.testing.assert_allclose(read_kernel(asked).kernel, kernel / 561, atol=1e-7)
 
 
-TEXTS = {"ragged.csv": "1,2\n3\n", "balanced.csv": "1,-1\n", "nan.txt": "1 nan\n"}
+TEXTS = {"ragged.csv": "1,2\n3\n", "balanced.csv": "1,-1\n", "negative.csv": "1,-2\n"}
 TEXTS |= {f"text{suffix}": "no kernel\n" for suffix in (".npy", ".npz", ".txt", ".png")}
 TEXTS |= {f"empty{suffix}": "" for suffix in (".npy", ".npz", ".txt", ".csv", ".png")}
-TEXTS |= {"damaged.npz": "PK\x03\x04 and no more"}
+TEXTS |= {"damaged.npz": "PK\x03\x04 and no more", "nan.txt": "1 nan\n"}
 ARRAYS = {"deep.npy": np.ones((2, 3, 3)), "zero.npy": np.zeros((3, 3)), "nothing.npz": {}}
 ARRAYS |= {"words.npy": np.array([["a"]]), "objects.npy": np.array([[None]])}
 ARRAYS |= {"structured.npy": np.zeros((2, 2), [("a", float), ("b", float)])}
