@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -72,7 +73,9 @@ class Blur:
     @classmethod
     def of(cls, kernel: np.ndarray | Tensor, method: str = "auto") -> Blur:
         """A blur with the kernel of an array (h, w)."""
-        kernel = np.atleast_1d(np.asarray(kernel, dtype=float))
+        kernel = np.asarray(kernel, dtype=float)
+        if kernel.ndim != 2:
+            raise InputError(f"a blur kernel must be a table (h, w), got shape {kernel.shape}")
         return cls(tuple(tuple(row) for row in kernel.tolist()), method)
 
     @classmethod
@@ -232,11 +235,12 @@ def read_kernel(name: str | Path) -> Blur:
             array = loaded if isinstance(loaded, np.ndarray) else loaded[loaded.files[0]]
         elif path.suffix in (".txt", ".csv"):
             comma = "," if path.suffix == ".csv" else None
-            array = np.array([line.split(comma) for line in path.read_text().split("\n") if line])
+            lines = [line for line in path.read_text().splitlines() if line.strip()]
+            array = np.array([line.split(comma) for line in lines if not line.startswith("#")])
         else:
             array = read(path, smallest=1).image[0].mean(0).double().numpy()
         array = np.asarray(array, dtype=float)
-    except (OSError, ValueError, IndexError, EOFError) as error:
+    except (OSError, ValueError, TypeError, IndexError, EOFError, BadZipFile) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(
@@ -285,6 +289,7 @@ def _periodic(kernel: tuple[tuple[float, ...], ...], height: int, width: int) ->
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)  # what is kept must serve a later fit
 def _transfer(kernel, height: int, width: int, dtype, device) -> Tensor:
     """K, the spectrum of the kernel on an image's torus."""
     K = torch.fft.rfft2(_periodic(kernel, height, width))
@@ -292,6 +297,7 @@ def _transfer(kernel, height: int, width: int, dtype, device) -> Tensor:
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)  # what is kept must serve a later fit
 def _weights(kernel, eps: float, height: int, width: int, dtype, device) -> Tensor:
     """The spectrum of `Blur.whitener`, real."""
     power = torch.fft.fft2(_periodic(kernel, height, width)).abs().square()
@@ -300,6 +306,7 @@ def _weights(kernel, eps: float, height: int, width: int, dtype, device) -> Tens
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)  # what is kept must serve a later fit
 def _lanczos_matrix(side: int, factor: int, dtype, device) -> Tensor:
     """D of `Downsample`: side / factor rows of weights with sum 1, the border replicated."""
     reach = 2 * factor

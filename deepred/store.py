@@ -149,6 +149,7 @@ def _merged(folder: Path, runs: pd.DataFrame, curve: pd.DataFrame):
     new = set(map(tuple, runs[names].astype(str).to_numpy()))
     stay = [tuple(row) not in new for row in old[names].astype(str).to_numpy()]
     old = old[stay]
+    old = old[~old["key"].isin(runs["key"])]
     old_curves = old_curves[
         old_curves["key"].isin(old["key"]) & ~old_curves["key"].isin(runs["key"])
     ]

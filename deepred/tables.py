@@ -206,9 +206,9 @@ def averaging(runs: pd.DataFrame) -> pd.DataFrame:
             {
                 "method": NAMES[method] + f", {name}",
                 "images": group["image"].nunique(),
-                "last output [dB]": f"{group['plain_psnr'].mean():.2f}",
-                "average over iterations [dB]": f"{group['single_psnr'].mean():.2f}",
-                "mean of the runs [dB]": f"{group[column].mean():.2f}",
+                "last output [dB]": _text(group["plain_psnr"].mean()),
+                "average over iterations [dB]": _text(group["single_psnr"].mean()),
+                "mean of the runs [dB]": _text(group[column].mean()),
             }
         )
     return pd.DataFrame(rows)
@@ -235,9 +235,9 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
                 "setting": setting,
                 "method": NAMES.get(method, method) + (f" ({name})" if name else ""),
                 "images": group["image"].nunique(),
-                "PSNR-Y [dB]" if luminance else "PSNR [dB]": f"{each[column]:.2f}",
-                "SSIM": f"{each['ssim']:.3f}",
-                "seconds an image": f"{each['seconds']:.1f}",
+                "PSNR-Y [dB]" if luminance else "PSNR [dB]": _text(each[column]),
+                "SSIM": _text(each["ssim"], digits=3),
+                "seconds an image": _text(each["seconds"], digits=1),
                 "order": (place[task, setting], _ORDER[method]),
             }
         )
@@ -253,10 +253,10 @@ def _title(task: str, setting: str) -> str:
     ]
 
 
-def _text(value: float, spread: float = np.nan) -> str | None:
+def _text(value: float, spread: float = np.nan, digits: int = 2) -> str | None:
     if np.isnan(value):
         return None
-    return f"{value:.2f}" + ("" if np.isnan(spread) else f" ± {spread:.2f}")
+    return f"{value:.{digits}f}" + ("" if np.isnan(spread) else f" ± {spread:.2f}")
 
 
 def _texts(values: pd.Series, spreads: pd.Series | None = None, none: str | None = None) -> dict:
