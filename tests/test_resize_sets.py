@@ -1,4 +1,4 @@
-"""Additions to tests/test_resize.py: crops of both sides, and means of whole sets."""
+"""Crops of both sides, and bicubic means of whole sets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Additions to tests/test_tables.py and tests/test_store.py."""
+"""Tables of made-up runs, cell by cell, and stores of several machines coming together."""
 
 from __future__ import annotations
 
