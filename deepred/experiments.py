@@ -122,10 +122,14 @@ TABLE_4_QUOTED = ("Lap", "SRR")
 # The quick profile, by task: settings, methods, and what is smaller than in preset fast.
 _FAST = (("red", "fast"), ("dip", "fast"), ("deepred", "fast"))
 _QUICK = {
-    "denoise": (("sigma 25",), (("noisy", ""), ("nlm", ""), *_FAST), dict(runs=1)),
-    "sr": (("x4",), (("bicubic", ""), *_FAST), dict(runs=1)),
-    "deblur": (("uniform", "gaussian"), (("blurred", ""), *_FAST), dict(runs=1)),
-}
+    "denoise": (
+        ("sigma 25",), (("noisy", ""), ("nlm", ""), *_FAST), dict(runs=1, iterations=1200)
+    ),
+    "sr": (("x4",), (("bicubic", ""), *_FAST), dict(runs=1, iterations=900)),
+    "deblur": (
+        ("uniform", "gaussian"), (("blurred", ""), *_FAST), dict(runs=1, iterations=600)
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,7 @@ Markdown(tables.markdown(pd.DataFrame(rows, columns=["setting", "paper", "author
 # A small crop, a narrow network of 16 channels, one run of each method.
 
 # %%
-settings = deepred.preset("fast").replace(runs=1, iterations=p.live(800))
+settings = deepred.preset("fast").replace(runs=1, iterations=p.live(700))
 track = metrics.tracker(x)
 restored = {
     method: deepred.restore(
@@ -233,7 +233,7 @@ Markdown(tables.markdown(tables.averaging(quick)) if len(quick) else "missing")
 # ## The same in small
 #
 # The profile `quick` runs on a laptop: crops of 96 × 96 pixels of three of scikit-image's
-# photographs, a network of 16 channels instead of 128, 1500 iterations, one run instead of the mean
+# photographs, a network of 16 channels instead of 128, 1200 iterations, one run instead of the mean
 # of two. Its numbers are not the paper's, its order is.
 
 # %%

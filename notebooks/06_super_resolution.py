@@ -88,7 +88,7 @@ print(f"bicubic: {metrics.psnr_y(bicubic, x):.2f} dB")
 # A small crop, a network of 16 channels, one run of each method with equally many iterations.
 
 # %%
-settings = deepred.preset("fast", "sr").replace(runs=1, iterations=p.live(700))
+settings = deepred.preset("fast", "sr").replace(runs=1, iterations=p.live(600))
 seed = (p.seeds or [0])[0]
 restored = {
     method: deepred.restore(y, H, method=method, settings=settings, seed=seed, device=p.device)

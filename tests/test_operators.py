@@ -84,6 +84,21 @@ def test_single_precision_is_near_double(H):
     assert error(H(x.float()), H(x)) < 1e-6
     assert error(H.adjoint(y.float()), H.adjoint(y)) < 1e-6
     assert H(x.float()).dtype == H.adjoint(y.float()).dtype == torch.float32
+    assert H(x).dtype == H.adjoint(y).dtype == torch.float64
+
+
+@every_operator
+def test_constants_stay_constant(H):
+    """Times the sum of the kernel, which is 1 but for the asymmetric one."""
+    asymmetric = getattr(getattr(H, "blur", H), "kernel", None) == BLURS["asymmetric"].kernel
+    Hx = H(torch.full((1, 3, *multiple(H, 8, 9)), 0.3, dtype=torch.float64))
+    expected = torch.full_like(Hx, 0.3 * ASYMMETRIC.sum() if asymmetric else 0.3)
+    torch.testing.assert_close(Hx, expected, **EXACT)
+
+
+def test_the_identity_changes_nothing():
+    x = random(1, 3, 5, 8)
+    assert torch.equal(Identity()(x), x) and torch.equal(Identity().adjoint(x), x)
 
 
 @every_operator
@@ -136,7 +151,7 @@ def test_blur_is_a_circular_convolution(shape, method):
         np.testing.assert_allclose(scipys, expected, rtol=1e-10)
 
 
-@pytest.mark.parametrize("kernel", [ODD, ASYMMETRIC], ids=["odd", "even"])
+@pytest.mark.parametrize("kernel", [ODD, *(blur.kernel for blur in BLURS.values())], ids=np.shape)
 def test_both_methods_of_a_blur_agree_in_single_precision(kernel):
     x = random(2, 3, 33, 40).float()
     # float32 rounds values near 6 to 2.4e-7, and 28 of them add up: 2e-6 measured
