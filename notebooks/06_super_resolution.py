@@ -221,8 +221,8 @@ if len(head):
 # %% [markdown]
 # **What we see.** (a) The loss of Eq. (4) falls steadily although nothing guarantees it: one step of
 # Adam is not the minimiser that ADMM's theory asks for. (b) Enlarged, it wavers, because fresh noise
-# is added to $z$ in every iteration. (c) The quality rises and stays. (d) $x$ and
-# $\mathcal{T}_\Theta(z)$ come together to about a grey level; the noise on $z$ keeps them from
+# is added to $z$ in every iteration. (c) The quality rises without a turn. (d) $x$ and
+# $\mathcal{T}_\Theta(z)$ come together, to a few grey levels; the noise on $z$ keeps them from
 # agreeing any better. A word of caution: NLM's Jacobian is not symmetric, so that the second term of
 # the curve in (a) is not quite what the x-update descends (Reehorst and Schniter 2018).
 #
