@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -80,10 +81,11 @@ def execute(source: Path, target: Path, parameters: dict) -> int:
     """One notebook by papermill; 0, or 1 with the reason said and the copy kept to look into."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        papermill.execute_notebook(
-            source, target, parameters, cwd=source.parent, kernel_name="python3",
-            progress_bar=False, log_output=False, **_transport(),
-        )  # fmt: skip
+        with tempfile.TemporaryDirectory() as sockets:
+            papermill.execute_notebook(
+                source, target, parameters, cwd=source.parent, kernel_name="python3",
+                progress_bar=False, log_output=False, **_transport(sockets),
+            )  # fmt: skip
     except papermill.PapermillExecutionError as error:
         print(
             f"failed: {source.stem}: {error.ename}: {error.evalue}; see {target}", file=sys.stderr
@@ -92,14 +94,18 @@ def execute(source: Path, target: Path, parameters: dict) -> int:
     return 0
 
 
-def _transport() -> dict:
-    """Talk to the kernel through files where there are such sockets: ports can collide."""
+def _transport(sockets: str) -> dict:
+    """Talk to the kernel through files in the folder `sockets`, as ports can collide.
+
+    Without a folder of its own each kernel would take the same names.
+    """
     if sys.platform == "win32":
         return {}
     from jupyter_client.manager import AsyncKernelManager
 
     class Ipc(AsyncKernelManager):
         transport = "ipc"
+        ip = f"{sockets}/kernel"
 
     return {"kernel_manager_class": Ipc}
 

@@ -128,6 +128,11 @@ def test_what_is_kept_from_inference_mode_serves_training(name):
         H(x)
     H(x.requires_grad_()).sum().backward()  # torch refuses to differentiate with such tensors
     torch.testing.assert_close(x.grad, H.adjoint(torch.ones_like(H(x.detach()))), **EXACT)
+    if hasattr(H, "whitener"):
+        whiten = H.whitener(0.07)
+        with torch.inference_mode():
+            whiten(H(x.detach()))
+        whiten(H(x)).sum().backward()
 
 
 @every_operator
