@@ -38,10 +38,10 @@ class Line:
     def __str__(self) -> str:
         numbers = f"{self.paper:6.2f} {self.ours:7.3f} {self.ours - self.paper:+7.3f}"
         verdict = "" if self.agrees else "  OFF"
-        return f"{self.quantity:34s} {numbers}{verdict}{'  ' + self.note if self.note else ''}"
+        return f"{self.quantity:36s} {numbers}{verdict}{'  ' + self.note if self.note else ''}"
 
 
-HEADER = f"{'quantity [dB]':34s} {'paper':>6s} {'ours':>7s} {'diff':>7s}"
+HEADER = f"{'quantity [dB]':36s} {'paper':>6s} {'ours':>7s} {'diff':>7s}"
 
 
 def lines() -> Iterator[Line]:

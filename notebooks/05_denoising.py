@@ -199,7 +199,7 @@ Markdown(tables.markdown(tables.section_41(nine)))
 # The difference in NLM is a matter of versions: up to 0.18, scikit-image's fast mode counted the
 # centre pixel of each neighbourhood twice, which leaves a little more noise
 # ([PR 5923](https://github.com/scikit-image/scikit-image/pull/5923)); the paper's number is of
-# that time; with its way of counting NLM reaches 29.14 dB here (`deepred verify`).
+# that time; with its way of counting NLM reaches 29.12 dB here (`deepred verify`).
 #
 # **RED alone.** The paper says that NLM gains 0.2 dB when it is plugged into RED, and does not print
 # the settings. We did not find any that gain: after one step with $\lambda = 20$ and
