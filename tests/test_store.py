@@ -116,9 +116,9 @@ def test_committed_results_are_readable_and_complete():
 
 
 def test_keys_depend_on_what_determines_the_result():
-    runs = experiments.denoising("smoke", (0, 1))
+    runs = experiments.plan("smoke", ["denoising"], (0, 1))
     truth = runs[0].truth()
     keys = [run.key(truth) for run in runs]
     assert len(set(keys)) == len(runs)
-    assert keys == [run.key(truth) for run in experiments.denoising("smoke", (0, 1))]
+    assert keys == [run.key(truth) for run in experiments.plan("smoke", ["denoising"], (0, 1))]
     assert runs[0].key(truth + 0.01) != keys[0]
