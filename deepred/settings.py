@@ -209,7 +209,7 @@ _DIP = {
 _DIP_RELEASED = {"denoise": dict(input_noise=1 / 30)}
 
 # DIP-TV (Liu et al. 2018) is DIP with this weight of TV(T(z)), in means over pixels.
-_TV = {"denoise": 0.005, "sr": 0.0002, "deblur": 0.0001}
+_TV = {"denoise": 0.002, "sr": 0.0002, "deblur": 0.0001}
 
 # Ours. Narrow networks peak as high as wide ones and overfit later, and the mean of several narrow
 # runs beats one wide run at less cost; for denoising the controller keeps DeepRED from overfitting,
