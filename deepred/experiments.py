@@ -123,9 +123,9 @@ TABLE_4_QUOTED = ("Lap", "SRR")
 _FAST = (("red", "fast"), ("dip", "fast"), ("deepred", "fast"))
 _QUICK = {
     "denoise": (
-        ("sigma 25",), (("noisy", ""), ("nlm", ""), *_FAST), dict(runs=1, iterations=1200)
+        ("sigma 25",), (("noisy", ""), ("nlm", ""), *_FAST), dict(runs=1, iterations=1000)
     ),
-    "sr": (("x4",), (("bicubic", ""), *_FAST), dict(runs=1, iterations=900)),
+    "sr": (("x4",), (("bicubic", ""), *_FAST), dict(runs=1, iterations=800)),
     "deblur": (
         ("uniform", "gaussian"), (("blurred", ""), *_FAST), dict(runs=1, iterations=600)
     ),

@@ -233,7 +233,7 @@ Markdown(tables.markdown(tables.averaging(quick)) if len(quick) else "missing")
 # ## The same in small
 #
 # The profile `quick` runs on a laptop: crops of 96 × 96 pixels of three of scikit-image's
-# photographs, a network of 16 channels instead of 128, 1200 iterations, one run instead of the mean
+# photographs, a network of 16 channels instead of 128, 1000 iterations, one run instead of the mean
 # of two. Its numbers are not the paper's, its order is.
 
 # %%
