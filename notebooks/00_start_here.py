@@ -96,7 +96,7 @@ assert metrics.psnr(denoised, x) > metrics.psnr(y, x) + 7
 # image prior; its weak point is the question when to stop.
 
 # %%
-small = deepred.preset("fast").replace(runs=1, iterations=p.live(900))
+small = deepred.preset("fast").replace(runs=1, iterations=p.live(1200))
 track = metrics.tracker(x)
 dip = deepred.restore(y, method="dip", settings=small, sigma=sigma, callback=track, device=p.device)
 
