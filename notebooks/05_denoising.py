@@ -257,8 +257,8 @@ if len(quick) and p.profile != "smoke":
 # %% [markdown]
 # **What we see.** The smoother the picture, the earlier DIP turns: there is little to learn before
 # the noise. On the astronaut's suit it is at its best at the end, and there DeepRED, which needs
-# longer, is still behind; on the coffee DIP has lost 1.5 dB by then. No choice of the number of
-# iterations suits all three. DeepRED loses at most 0.3 dB by going on, and is ahead on average.
+# longer, is still behind; on the coffee DIP has lost 0.8 dB by then. No choice of the number of
+# iterations suits all three. DeepRED loses less than 0.1 dB by going on, and is ahead on average.
 #
 # ## Run-time
 #
