@@ -106,9 +106,9 @@ def test_denoisers_bring_the_image_nearer_to_the_truth(image, noisy, name, reque
     assert gain > 10
 
 
-@pytest.mark.parametrize("name", ["nlm", "tv"])
+@pytest.mark.parametrize("name", ["nlm", "tv", "nlm_torch"])
 def test_without_noise_there_is_nothing_to_remove(image, name):
-    assert torch.equal(denoisers.named(name)(image, 0.0), image)
+    assert torch.equal(getattr(denoisers, name)(image, 0.0), image)
 
 
 def test_names_are_those_of_the_functions():
@@ -138,3 +138,49 @@ def test_nlm_on_house_is_the_baseline_of_section_4_1(paper_images):
     # 30.60 measured; other seeds move it by .03, float32 on other machines by much less;
     # h = .5 or .8 sigma, patch 7 or distance 11 by .08 or more
     assert 30.55 < metrics.psnr(denoisers.nlm(noisy, SIGMA), truth) < 30.65
+
+
+# NLM in torch -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sigma", [1 / 255, 25 / 255, 0.5])
+@pytest.mark.parametrize("shape", [(1, 3, 64, 64), (2, 1, 33, 47), (1, 1, 5, 40), (1, 3, 1, 1)])
+def test_nlm_in_torch_is_scikit_images(shape, sigma):
+    """Sizes below its reach of 8 pixels, too, where the border is mirrored more than once."""
+    generator = torch.Generator().manual_seed(1)
+    flat = torch.linspace(0.2, 0.7, shape[-1], dtype=torch.float64).expand(shape)
+    x = flat + sigma * torch.randn(shape, generator=generator, dtype=torch.float64)
+    expected = denoisers.nlm(x, sigma)
+    # scikit-image rounds an exponent to 2^-20; nothing else differs.
+    assert torch.allclose(denoisers.nlm_torch(x, sigma), expected, rtol=0, atol=1e-6)
+    # In float32 a weight of exp(-5) may be dropped here and kept there: at most .007 of a pixel.
+    assert torch.allclose(denoisers.nlm_torch(x.float(), sigma).double(), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(("patch", "distance"), [(3, 2), (4, 3), (7, 11)])
+def test_nlm_in_torch_with_other_windows(image, patch, distance):
+    changes = dict(patch=patch, distance=distance, h=0.8)
+    x = image.double()
+    expected = denoisers.nlm(x, SIGMA, **changes)
+    assert torch.allclose(denoisers.nlm_torch(x, SIGMA, **changes), expected, rtol=0, atol=1e-6)
+
+
+def test_nlm_counting_the_pixel_itself_twice():
+    """Far from anything alike it is its only neighbour: unchanged. In flat noise it weighs more."""
+    x = degrade(torch.full((1, 1, 32, 32), 0.5), Identity(), 0.1, 0).double()
+    once, twice = denoisers.nlm_torch(x, 0.1), denoisers.nlm_torch(x, 0.1, own_twice=True)
+    # once = (S + a x) / (W + a) and twice = (S + 2 a x) / (W + 2 a), where a = exp(0) by the table.
+    share = (twice - once) / (x - once)  # = a / (W + 2 a)
+    assert (share > 0).all() and (share < 0.5).all()
+    total = 0.9710078 / share - 2 * 0.9710078  # W, the other 168 at most
+    assert (total > 0).all() and (total < 168).all()
+    alone = torch.zeros(1, 1, 32, 32, dtype=torch.float64)
+    alone[..., ::2] = torch.linspace(0, 1000, 16 * 32, dtype=torch.float64).reshape(32, 16)
+    assert torch.allclose(denoisers.nlm_torch(alone, 0.01, own_twice=True), alone, atol=1e-9)
+
+
+def test_nlm_in_torch_leaves_its_input_and_takes_no_gradient(image):
+    before = image.clone()
+    x = image.clone().requires_grad_()
+    assert not denoisers.nlm_torch(x, SIGMA).requires_grad
+    assert torch.equal(x, before)

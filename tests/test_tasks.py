@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 import torch
 
 import deepred
-from deepred import denoisers, plots, red, restoration
+from deepred import plots, red, restoration
 from deepred.errors import DivergedError, InputError
 from deepred.networks import FreeImage
-from deepred.operators import Blur, Downsample, Framed, Identity, degrade
+from deepred.operators import Blur, Downsample, Framed, Identity
 from deepred.settings import Settings
 from deepred.solver import ADMM, iterate
 from deepred.trace import Trace
@@ -207,30 +205,7 @@ def test_dip_tv_needs_its_weight_and_is_smoother_than_dip(noisy, tiny):
     assert variation[1.0] < 0.8 * variation[1e-6], variation
 
 
-# NLM's weights, and the trace ---------------------------------------------------------------------
-
-
-def test_the_weights_of_nlm_make_nlm():
-    """One pixel after the other, by the definition in `nlm_weights`."""
-    sigma, side = 0.1, 12
-    x = degrade(torch.full((1, 1, side, side), 0.5), Identity(), sigma, 0)
-    padded = np.pad(x[0, 0].double().numpy(), 8, mode="reflect")
-    weights, means = np.zeros((side, side)), np.zeros((side, side))
-    for i in range(side):
-        for j in range(side):
-            here = padded[i + 7 : i + 11, j + 7 : j + 11]  # the window lacks a row and a column
-            for di in range(-6, 7):
-                for dj in range(-6, 7):
-                    there = padded[i + 7 + di : i + 11 + di, j + 7 + dj : j + 11 + dj]
-                    apart = ((here - there) ** 2 - 2 * sigma**2).sum() / 25
-                    exponent = max(apart, 0) / (0.6 * sigma) ** 2
-                    w = math.exp(-exponent) if exponent <= 5 else 0.0
-                    weights[i, j] += w
-                    means[i, j] += w * padded[i + 8 + di, j + 8 + dj]
-    got = denoisers.nlm_weights(x, sigma)[0, 0].numpy()
-    np.testing.assert_allclose(got, weights, rtol=1e-3)  # float32
-    # scikit-image's exponential is a table, good to some thousandths.
-    np.testing.assert_allclose(denoisers.nlm(x, sigma)[0, 0], means / weights, atol=2e-3)
+# The trace ---------------------------------------------------------------------------------------
 
 
 def test_a_trace_tells_every_iteration_and_every_call(noisy, tiny):
