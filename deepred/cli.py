@@ -67,6 +67,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--iterations", type=_whole, metavar="N", help="of each run; the preset's if absent")
     add("--seed", type=_natural, default=0, metavar="N")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    text = "of the network's products; auto is float32 on a CPU, tf32 on a GPU"
+    add("--precision", choices=("auto", "float32", "tf32", "bf16"), default="auto", help=text)
     add.__self__.set_defaults(command=_restore)
 
     for name, text in [
@@ -108,23 +110,29 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _restore(options) -> int:
-    from . import images, restoration
+    from . import engine, images, restoration
     from .noise import noise_level
     from .progress import Progress
 
     images.check_output(options.output)
+    if options.denoiser is not None and options.method.startswith("dip"):
+        logger.warning("--denoiser has no effect with --method %s", options.method)
+    if options.sigma is not None and options.task != "denoise":
+        logger.warning("--sigma has no effect with --task %s", options.task)
     H, setting = _operator(options)
     picture = images.read(options.input)
     images.check_output(options.output, picture)
     y = picture.image
-    device = restoration.pick_device(options.device)
+    engine.pick(options.device, options.precision)  # refused now, before anything is estimated
     sigma = None if options.sigma is None else options.sigma / 255
     estimated = sigma is None and options.task == "denoise"
     if estimated:
         sigma = noise_level(y)
     settings = _settings(options, setting, sigma)
     shape = restoration.image_shape(H, y)
-    restoration.check_memory(shape, settings, options.method, device)
+    work = settings.channels * shape[1] * shape[2]
+    how = engine.pick(options.device, options.precision, work=work)
+    restoration.check_memory(shape, settings, options.method, how.device)
     output = Path(options.output)
     with Progress(settings.iterations * settings.runs, options.method) as progress:
 
@@ -137,7 +145,7 @@ def _restore(options) -> int:
 
         result = restoration.restore(
             y, H, method=options.method, settings=settings, sigma=sigma,
-            seed=options.seed, device=device, callback=show,
+            seed=options.seed, engine=how, callback=show,
             checkpoint=output.with_name(f".{output.name}.checkpoint"),
         )  # fmt: skip
     image = H.crop(result.image) if hasattr(H, "crop") else result.image
@@ -145,7 +153,7 @@ def _restore(options) -> int:
     images.write(output, images.Picture(image, picture.bits, alpha, picture.profile))
     print(
         f"{output}: {options.method}, preset {options.preset}, {settings.iterations} iterations"
-        f" x {settings.runs}, {result.seconds:.0f} s on {device}"
+        f" x {settings.runs}, {result.seconds:.0f} s on {how}"
     )
     return 0
 
@@ -175,13 +183,14 @@ def _settings(options, setting: str | None, sigma: float | None):
     """Those of the preset, with what the options change."""
     from .settings import preset
 
-    settings = preset(options.preset, options.task, options.method, setting, sigma=sigma or 0.0)
+    settings = preset(
+        options.preset, options.task, options.method, setting,
+        sigma=sigma or 0.0, denoiser=options.denoiser,
+    )  # fmt: skip
     if options.task == "deblur":
         settings = settings.replace(x_start="zeros")  # the image is larger than y: see Framed
     if options.iterations is not None:
         settings = settings.replace(iterations=options.iterations)
-    if options.denoiser is not None and settings.denoiser is not None:
-        settings = settings.replace(denoiser=options.denoiser)
     return settings
 
 

@@ -21,9 +21,10 @@ import pandas as pd
 from torch import Tensor
 
 from . import datasets, denoisers, metrics, resize
+from .engine import pick
 from .errors import InputError
 from .operators import Blur, Downsample, Identity, degrade
-from .restoration import pick_device, restore
+from .restoration import restore
 from .settings import Settings, preset
 from .solver import VERSION, State
 from .store import Store, provenance
@@ -123,11 +124,13 @@ TABLE_4_QUOTED = ("Lap", "SRR")
 _FAST = (("red", "fast"), ("dip", "fast"), ("deepred", "fast"))
 _QUICK = {
     "denoise": (
-        ("sigma 25",), (("noisy", ""), ("nlm", ""), *_FAST), dict(runs=1, iterations=1000)
+        ("sigma 25",),
+        (("noisy", ""), ("nlm", ""), *_FAST, ("dip-tv", "fast")),
+        dict(runs=1, iterations=1000),
     ),
-    "sr": (("x4",), (("bicubic", ""), *_FAST), dict(runs=1, iterations=800)),
+    "sr": (("x4",), (("bicubic", ""), *_FAST), dict(runs=1, iterations=700)),
     "deblur": (
-        ("uniform", "gaussian"), (("blurred", ""), *_FAST), dict(runs=1, iterations=600)
+        ("uniform", "gaussian"), (("blurred", ""), *_FAST), dict(runs=1, iterations=500)
     ),
 }  # fmt: skip
 
@@ -323,7 +326,7 @@ def execute(
     if (record := store.get(key)) is not None:
         return record
     y = run.measurement(truth)
-    device = pick_device(device)
+    engine = pick(device, work=_work(run, truth))
     metric, curve, more = METRICS[run.task], None, {}
     if run.method in DIRECT:
         image, seconds = _timed(lambda: direct(run, y))
@@ -339,7 +342,7 @@ def execute(
 
         result = restore(
             y, run.H, method=run.method, settings=run.settings, sigma=run.sigma or None,
-            seed=run.seed, device=device, callback=measure, checkpoint=store.checkpoint(key),
+            seed=run.seed, engine=engine, callback=measure, checkpoint=store.checkpoint(key),
         )  # fmt: skip
         image, seconds = result.image.cpu(), result.seconds
         curve = pd.DataFrame(result.history).dropna(subset="psnr")
@@ -366,10 +369,17 @@ def execute(
         "metrics": {**metrics.all_of(image, truth), **more},
         "seconds": seconds,
         "settings": run.settings.as_dict() if run.settings else {},
-        "provenance": provenance(device),
+        "provenance": provenance(engine),
     }
     store.put(record, curve, image)
     return record
+
+
+def _work(run: Run, truth: Tensor) -> int | None:
+    """What `engine.pick` asks for; None where there is no network."""
+    if run.settings is None or run.method == "red":
+        return None
+    return run.settings.channels * truth.shape[2] * truth.shape[3]
 
 
 def direct(run: Run, y: Tensor) -> Tensor:

@@ -9,19 +9,66 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import InputError
 
 
-def _convolution(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, padding_mode="reflect")
+class Convolution(nn.Conv2d):
+    """A convolution with reflection padding, height and width divided by its stride.
+
+    `sliced` pads by slices, whose gradient adds up in a fixed order: torch's own padding adds
+    atomically on a GPU, and two equal runs differ there.
+    """
+
+    sliced = False
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> None:
+        reach = kernel // 2
+        super().__init__(inputs, outputs, kernel, stride, padding=reach, padding_mode="reflect")
+
+    def forward(self, t: Tensor) -> Tensor:
+        if not self.sliced or self.padding == (0, 0):
+            return super().forward(t)
+        for dim, reach in ((2, self.padding[0]), (3, self.padding[1])):
+            t = _reflected(t, dim, reach)
+        return F.conv2d(t, self.weight, self.bias, self.stride)
+
+
+class Double(nn.Upsample):
+    """Twice the height and width, bilinear. `sliced` as for `Convolution`."""
+
+    sliced = False
+
+    def __init__(self) -> None:
+        super().__init__(scale_factor=2, mode="bilinear", align_corners=False)
+
+    def forward(self, t: Tensor) -> Tensor:
+        return _doubled(_doubled(t, 2), 3) if self.sliced else super().forward(t)
+
+
+def _reflected(t: Tensor, dim: int, reach: int) -> Tensor:
+    """Padded by reflection, with slices."""
+    last = t.shape[dim] - 1
+    before = [t.narrow(dim, i, 1) for i in range(reach, 0, -1)]
+    after = [t.narrow(dim, last - i, 1) for i in range(1, reach + 1)]
+    return torch.cat([*before, t, *after], dim)
+
+
+def _doubled(t: Tensor, dim: int) -> Tensor:
+    """Linear interpolation at the quarter points, the ends repeated: align_corners=False."""
+    length = t.shape[dim]
+    before = torch.cat([t.narrow(dim, 0, 1), t.narrow(dim, 0, length - 1)], dim)
+    after = torch.cat([t.narrow(dim, 1, length - 1), t.narrow(dim, length - 1, 1)], dim)
+    pair = torch.stack([0.25 * before + 0.75 * t, 0.75 * t + 0.25 * after], dim + 1)
+    return pair.flatten(dim, dim + 1)
 
 
 def _normalised(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
     """Convolution, batch normalisation, LeakyReLU: what every part of the network is made of."""
     return [
-        _convolution(inputs, outputs, kernel, stride),
+        Convolution(inputs, outputs, kernel, stride),
         nn.BatchNorm2d(outputs, track_running_stats=False),
         nn.LeakyReLU(0.2, inplace=True),
     ]
@@ -37,7 +84,7 @@ class _Scale(nn.Module):
             *_normalised(inputs, channels, stride=2), *_normalised(channels, channels)
         )
         self.deeper = deeper
-        self.upsample = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
+        self.upsample = Double()
         self.up = nn.Sequential(
             nn.BatchNorm2d(skip + channels, track_running_stats=False),
             *_normalised(skip + channels, channels),
@@ -99,7 +146,7 @@ class SkipNetwork(nn.Module):
         for level in reversed(range(scales)):
             body = _Scale(inputs if level == 0 else channels, channels, skip, body)
         self.body = body
-        self.head = nn.Sequential(_convolution(channels, outputs, kernel=1), nn.Sigmoid())
+        self.head = nn.Sequential(Convolution(channels, outputs, kernel=1), nn.Sigmoid())
 
     def forward(self, z: Tensor) -> Tensor:  # (1, inputs, padded h, padded w) -> (1, outputs, h, w)
         height, width = self.size

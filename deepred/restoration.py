@@ -10,9 +10,8 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from . import __version__, denoisers, red
+from .engine import Engine, pick
 from .errors import DivergedError, InputError
 from .files import Checkpoint
 from .history import History
@@ -70,6 +70,7 @@ def restore(
     sigma: float | None = None,
     seed: int = 0,
     device: str = "auto",
+    engine: Engine | None = None,
     shape: tuple[int, int, int] | None = None,
     network: Callable[[], nn.Module] | None = None,
     callback: Callback | None = None,
@@ -91,6 +92,7 @@ def restore(
         alone for denoising) and it is not given, it is estimated with scikit-image.
     seed : run r uses 1000 seed + r for theta, z and the noise on z.
     device : "auto" (CUDA where there is one), "cpu" or "cuda".
+    engine : how it is computed, from `deepred.engine.pick`; instead of `device`.
     shape : (C, H, W) of the image; unless given y's, larger for a `Downsample` and a `Framed`.
     network : makes a fresh module z -> image with an attribute `input_shape`; DIP's unless given.
     callback : called with every state; what it returns is added to the history.
@@ -120,21 +122,21 @@ def restore(
         if method == "dip-tv" and not settings.tv:
             raise InputError("method 'dip-tv' needs settings.tv above 0")
     denoising = settings is None and task_of(H) == "denoise"
-    if sigma is None and (settings.growth if settings else denoising and method[:3] != "dip"):
+    told = settings and (settings.growth or settings.x_start == "denoised")
+    if sigma is None and (told if settings else denoising and method[:3] != "dip"):
         sigma = noise_level(y)
         logger.warning("noise level not given; estimated: sigma = %.1f of 255", 255 * sigma)
     if settings is None:
         settings = preset("fast", task_of(H), method, sigma=sigma or 0.0)
-    device = pick_device(device)
-    y = y.to(device)
-    if shape is None:
-        shape = image_shape(H, y)
-    shape = tuple(shape)
+    shape = tuple(image_shape(H, y) if shape is None else shape)
+    if engine is None:
+        engine = pick(device, work=settings.channels * shape[1] * shape[2])
+    y = y.to(engine.device)
     name = denoiser if denoiser is not None else settings.denoiser
     denoise = denoisers.named(name) if isinstance(name, str) else name
 
     if network is None:
-        check_memory(shape, settings, method, device)
+        check_memory(shape, settings, method, engine.device)
 
     def make_network() -> nn.Module:
         return network() if network is not None else dip_network(shape, settings)
@@ -146,9 +148,9 @@ def restore(
     if checkpoint is not None:
         with torch.random.fork_rng(devices=[]):
             made = "" if network is None else repr(network())
-        identity = fingerprint(y, H, method, name, settings, sigma, seed, shape, device, made)
+        identity = fingerprint(y, H, method, name, settings, sigma, seed, shape, engine, made)
     store = Checkpoint(checkpoint, identity, checkpoint_seconds)
-    saved = store.load(device) or {"images": [], "rows": [], "solver": None}
+    saved = store.load(engine.device) or {"images": [], "rows": [], "solver": None}
     images, history = saved["images"], History(saved["rows"])
     if saved["rows"]:
         last = saved["rows"][-1]
@@ -160,8 +162,9 @@ def restore(
     for run in range(len(images), settings.runs):
         run_seed = 1000 * seed + run
         z, net = initialise(make_network, settings, run_seed, y)
-        with threads_for(shape, settings, device), ThreadPoolExecutor(max_workers=1) as executor:
-            solver = ADMM(
+        net, z = engine.prepare(net, z)
+        with engine.session(), ThreadPoolExecutor(max_workers=1) as executor:
+            solver = engine.solver(
                 y, H, net, z, denoise, settings, sigma=sigma, seed=run_seed, executor=executor
             )
             if saved["solver"] is not None:
@@ -198,9 +201,14 @@ def _red(y, H, denoise, settings, sigma, seed, callback) -> Result:
     if denoise is None:
         raise InputError("method 'red' needs a denoiser")
     history, started = History(), time.perf_counter()
+    x0 = None
+    if settings.x_start == "denoised":
+        if sigma is None:
+            raise InputError("x_start='denoised' needs the noise level: give sigma")
+        x0 = denoise(y, sigma)
     iterates = red.solve(
         y, H, lambda x: denoise(x, settings.sigma_f), settings.lam,
-        method=settings.x_update, c=settings.c, clip=settings.clip_x,
+        method=settings.x_update, c=settings.c, clip=settings.clip_x, x0=x0,
     )  # fmt: skip
     for k, (x, fx) in zip(range(1, settings.iterations + 1), iterates):
         if not torch.isfinite(x).all():
@@ -286,32 +294,6 @@ def check_measurement(y: Tensor) -> None:
         raise InputError("y contains NaN or infinity: replace those values, or mask them")
 
 
-def pick_device(device: str) -> str:
-    """ "auto" to what there is; anything else checked."""
-    if device not in ("auto", "cpu", "cuda"):
-        raise InputError(f"device must be auto, cpu or cuda, got {device!r}")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("device cuda: torch sees no CUDA device here; use cpu or auto")
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-
-
-@contextmanager
-def threads_for(shape: tuple[int, int, int], settings: Settings, device: str) -> Iterator[None]:
-    """One thread for small networks on the CPU, torch's own number otherwise.
-
-    Up to 16 channels at 256 x 256 a second thread gains a tenth to a quarter, which the denoiser
-    beside it needs; on a busy machine threads that wait for each other are many times slower.
-    """
-    before = torch.get_num_threads()
-    small = settings.channels * shape[1] * shape[2] <= 16 * 256**2
-    if device == "cpu" and small:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def memory_needed(shape: tuple[int, int, int], settings: Settings, method: str = "deepred") -> int:
     """About how many bytes a run takes at its peak, for an image (C, H, W).
 
@@ -351,14 +333,15 @@ def check_memory(shape: tuple[int, int, int], settings: Settings, method: str, d
 
 
 def fingerprint(
-    y: Tensor, H, method: str, denoiser, settings: Settings, sigma, seed, shape, device, made
+    y: Tensor, H, method: str, denoiser, settings: Settings, sigma, seed, shape, engine, made
 ) -> str:
     """A hash of what a run's result depends on. Callables enter by what they do to noise."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         probe = torch.rand(1, *shape).to(y)
     name = denoiser if isinstance(denoiser, str | None) else getattr(denoiser, "__qualname__", "f")
-    told = [method, name, settings.as_dict(), sigma, seed, shape, device, str(y.dtype)]
+    told = [method, name, settings.as_dict(), sigma, seed, shape, str(y.dtype)]
+    told += [str(replace(engine, threads=0))]
     told += [torch.__version__, __version__, VERSION, made]
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
     tensors = [y, H(probe)]

@@ -16,10 +16,9 @@ from queue import Empty
 
 import torch
 
-from . import experiments
+from . import engine, experiments
 from .experiments import Run
 from .progress import Progress
-from .restoration import pick_device
 from .store import Store
 
 
@@ -40,7 +39,7 @@ def compute(
     `workers` processes share the cores: two runs of a narrow network beside each other take little
     more time than one on both cores. One worker on a GPU.
     """
-    device = pick_device(device)
+    device = engine.pick(device).device
     outcome = Outcome([], [], [])
     wanted = []
     for run in runs:

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -38,10 +39,12 @@ class State:
 
     `terms` holds, by name: ``data`` = 1/2 ||H T(z) - y||^2 and ``rho`` of Eq. (3) with the f(x) at
     hand, which is of an x some iterations old, both sums over pixels; ``objective`` = data + lam
-    rho, Eq. (4); ``augmented``, the value of Eq. (7) that the next Theta-step descends (in sums or
-    means, as the settings have it); ``gap`` = ||x - T(z)||, the constraint of Eq. (4);
-    ``residual``, the root mean square of H T(z) - y; ``lam``, ``mu``.
-    They stay tensors on the device: reading one waits for it.
+    rho, Eq. (4), lam times the number of y's values by x's where the settings have means (and
+    without the whitener, where there is one); ``augmented``, the value of Eq. (7) that the next
+    Theta-step descends (in sums or means, as the settings have it); ``gap`` = ||x - T(z)||, the
+    constraint of Eq. (4); ``residual``, the root mean square of H T(z) - y; ``lam``, ``mu``.
+    They stay tensors on the device: reading one waits for it. With an engine's graphs the images
+    are overwritten by the next step: clone what is to last.
     """
 
     k: int
@@ -78,6 +81,8 @@ class ADMM:
         If the shapes do not fit, or the settings need what is not there.
     """
 
+    ADAM: ClassVar = {"fused": True}  # options of torch's
+
     def __init__(
         self,
         y: Tensor,
@@ -93,6 +98,8 @@ class ADMM:
     ) -> None:
         if settings.growth and (sigma is None or sigma <= 0):
             raise InputError("settings.growth needs the noise level: give sigma above 0")
+        if settings.x_start == "denoised" and not (sigma and denoiser):
+            raise InputError("x_start='denoised' needs a denoiser and the noise level sigma")
         if settings.denoiser is not None and denoiser is None:
             raise InputError("these settings need a denoiser f(x, sigma)")
         if settings.precondition and not hasattr(H, "whitener"):
@@ -101,12 +108,13 @@ class ADMM:
             )
         self.y, self.H, self.network, self.denoiser = y, H, network, denoiser
         self.settings, self.seed, self.executor = settings, seed, executor
+        self._sigma = sigma
         self.k = self.draws = self.rollbacks = 0
         self._whiten = H.whitener(settings.precondition) if settings.precondition else None
         self._z, self._generator = z, torch.Generator(z.device)
         parameters = [p for p in network.parameters() if p.requires_grad]
         if settings.optimizer == "adam":
-            self.optimizer = torch.optim.Adam(parameters, settings.learning_rate, fused=True)
+            self.optimizer = torch.optim.Adam(parameters, settings.learning_rate, **self.ADAM)
         else:
             self.optimizer = torch.optim.SGD(parameters, settings.learning_rate)
 
@@ -116,6 +124,9 @@ class ADMM:
         self.fx = self.x  # until the first f(x) arrives
         self._pending: deque[Future | Tensor] = deque([self.x] * settings.lag)
         self.estimate: Tensor | None = None
+        # lam of Eq. (4), in sums over pixels, where the settings have means: data is one of y's.
+        means = settings.data_term == "mean"
+        self._scale = y.numel() / self.output.numel() if means else 1.0
         self.lam = y.new_tensor(settings.lam)
         self.mu = y.new_tensor(settings.mu)
         self.noise = y.new_tensor((sigma or 0.0) ** 2)
@@ -138,13 +149,8 @@ class ADMM:
             self._pending.append(self._denoise(self.x))  # runs beside the Theta-update, Figure 1
         T = self.theta_update()
         if begins_interval and self.denoiser is not None:
-            self.fx = _result(self._pending.popleft())  # of the x of `lag` intervals ago
-        self.x_update(T + self.u, repeat_denoiser=begins_interval)
-        self.u = self.u - self.x + T  # u_{k+1} = u_k - x_{k+1} + T_theta_{k+1}(z)
-        self._control(begins_interval)
-        self._average(T)
-        self.window = self.window + self._residual.detach().square().mean()
-        terms = self._terms()
+            self.fx = result_of(self._pending.popleft())  # of the x of `lag` intervals ago
+        terms = self._update(T, begins_interval)
         self.seconds += time.perf_counter() - started
         output = self.output.detach()
         return State(
@@ -159,15 +165,21 @@ class ADMM:
         """
         s = self.settings
         decay = s.lr_decay ** ((self.k - 1) // s.lr_decay_every)
-        for group in self.optimizer.param_groups:
-            group["lr"] = s.learning_rate * decay * 0.5**self.rollbacks
+        self._set_rate(s.learning_rate * decay * 0.5**self.rollbacks)
         before = self.output.detach()
         for _ in range(s.theta_steps):
-            self.optimizer.zero_grad()
-            self._augmented().backward()
-            self.optimizer.step()
+            self._descend()
             self._forward()
         return self.output.detach() if s.x_sees == "after" else before
+
+    def _update(self, T: Tensor, begins_interval: bool) -> dict[str, Tensor]:
+        """The x- and u-updates, and all that follows from them; returns the terms of `State`."""
+        self.x_update(T + self.u, repeat_denoiser=begins_interval)
+        self.u = self.u - self.x + T  # u_{k+1} = u_k - x_{k+1} + T_theta_{k+1}(z)
+        self._control(begins_interval)
+        self._average(T)
+        self.window = self.window + self._residual.detach().square().mean()
+        return self._terms()
 
     def x_update(self, v: Tensor, repeat_denoiser: bool) -> None:
         """Eq. (8) for v = T(z) + u by J steps of Eq. (11) or (12)."""
@@ -188,14 +200,27 @@ class ADMM:
 
     # What the steps are made of ------------------------------------------------------------------
 
+    def _set_rate(self, rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+    def _descend(self) -> None:
+        """One gradient step on Eq. (7) at the present output."""
+        self.optimizer.zero_grad()
+        self._augmented().backward()
+        self.optimizer.step()
+
     def _forward(self) -> None:
         """T_theta(z) at the present theta with fresh noise on z, and its data term, with graph."""
-        s = self.settings
-        z = self._z
+        # The noise is a function of (seed, rollbacks, draw), so that a resumed run draws the same.
+        key = (self.seed * 1_000_003 + self.rollbacks) * 1_000_003 + self.draws
+        self._generator.manual_seed(key % 2**63)
+        self._evaluate()
+        self.draws += 1
+
+    def _evaluate(self) -> None:
+        s, z = self.settings, self._z
         if s.input_noise:
-            # A function of (seed, rollbacks, draw) alone, so that a resumed run draws the same.
-            key = (self.seed * 1_000_003 + self.rollbacks) * 1_000_003 + self.draws
-            self._generator.manual_seed(key % 2**63)
             z = z + s.input_noise * torch.randn(
                 z.shape, generator=self._generator, device=z.device, dtype=z.dtype
             )
@@ -211,7 +236,6 @@ class ADMM:
         self._data = 0.5 * self._reduce(weighed.square())
         if s.tv:
             self._data = self._data + s.tv * self._reduce(red.total_variation(self.output))
-        self.draws += 1
 
     def _augmented(self) -> Tensor:
         """The objective of Eq. (7) at the present output, x and u."""
@@ -223,14 +247,16 @@ class ADMM:
         return squares.sum() if self.settings.data_term == "sum" else squares.mean()
 
     def _start(self) -> Tensor:
-        """x_0: y as in Algorithm 1, or zeros."""
+        """x_0: y as in Algorithm 1, zeros, or f(y)."""
         if self.settings.x_start == "zeros":
             return torch.zeros_like(self.output.detach())
         if self.y.shape != self.output.shape:
             raise InputError(
-                f"x_start='measurement' needs y of the image's shape {tuple(self.output.shape)}, "
-                f"y has {tuple(self.y.shape)}: use x_start='zeros'"
+                f"x_start={self.settings.x_start!r} needs y of the image's shape "
+                f"{tuple(self.output.shape)}, y has {tuple(self.y.shape)}: use x_start='zeros'"
             )
+        if self.settings.x_start == "denoised":
+            return self.denoiser(self.y, self._sigma)
         return self.y.clone()
 
     def _call_denoiser(self, x: Tensor) -> Tensor:
@@ -275,7 +301,7 @@ class ADMM:
         return {
             "data": data,
             "rho": rho,
-            "objective": data + self.lam * rho,
+            "objective": data + self._scale * self.lam * rho,
             "augmented": self._augmented(),
             "gap": torch.linalg.vector_norm(self.x - self.output),
             "residual": self._residual.square().mean().sqrt(),
@@ -292,7 +318,7 @@ class ADMM:
 
     def state_dict(self) -> dict:
         """All that the next step depends on, copied: tensors and plain types only."""
-        self._pending = deque(_result(p) for p in self._pending)
+        self._pending = deque(result_of(p) for p in self._pending)
         return _copied(
             {
                 **{name: getattr(self, name) for name in self._CARRIED},
@@ -308,6 +334,8 @@ class ADMM:
         for name in self._CARRIED:
             setattr(self, name, saved[name])
         self._pending = deque(saved["pending"])
+        if hasattr(self.network, "exact"):  # engine.Mixed: what failed goes on in float32
+            self.network.exact = self.rollbacks > 0
         self.network.load_state_dict(saved["network"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.draws -= 1  # the same output again, with its graph
@@ -357,16 +385,18 @@ def iterate(solver: ADMM) -> Iterator[tuple[State, dict]]:
                 rollbacks = solver.rollbacks + 1
                 kept = {"rollbacks": rollbacks, "seconds": solver.seconds}
                 solver.load_state_dict({**good, **kept})
+                exact = ", in float32" if getattr(solver.network, "exact", False) else ""
                 logger.warning(
                     "at iteration %d %s: back to iteration %d "
-                    "with half the learning rate (%d of %d)",
-                    state.k, trouble, solver.k, rollbacks, s.max_rollbacks,
+                    "with half the learning rate%s (%d of %d)",
+                    state.k, trouble, solver.k, exact, rollbacks, s.max_rollbacks,
                 )  # fmt: skip
                 continue
         yield state, good
 
 
-def _result(pending: Future | Tensor) -> Tensor:
+def result_of(pending: Future | Tensor) -> Tensor:
+    """f(x), waited for where it is computed beside."""
     return pending.result() if isinstance(pending, Future) else pending
 
 

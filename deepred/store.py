@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from . import __version__
+from .engine import Engine
 from .errors import InputError
 from .files import replacing
 from .images import Picture, write
@@ -182,7 +183,7 @@ def read_curves(folder: str | Path, key: str) -> pd.DataFrame:
     return curve.reset_index(drop=True)
 
 
-def provenance(device: str) -> dict:
+def provenance(engine: Engine) -> dict:
     """Where and with what a result is being made."""
     versions = {name: metadata.version(name) for name in ("torch", "numpy", "scikit-image")}
     return {
@@ -190,11 +191,11 @@ def provenance(device: str) -> dict:
         "commit": commit(),
         "python": platform.python_version(),
         **versions,
-        "device": device,
-        "cpu": _processor(),
-        "gpu": torch.cuda.get_device_name() if device == "cuda" else "",
-        "threads": torch.get_num_threads(),
-        "precision": str(torch.get_default_dtype()).removeprefix("torch."),
+        "device": engine.device,
+        "cpu": processor(),
+        "gpu": torch.cuda.get_device_name() if engine.device == "cuda" else "",
+        "threads": engine.threads or torch.get_num_threads(),
+        "precision": engine.precision,
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
     }
 
@@ -218,7 +219,8 @@ def commit() -> str:
     return head + ("+" if changed.strip() else "")
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The CPU's name."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

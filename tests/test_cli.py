@@ -100,7 +100,8 @@ def test_restore_from_end_to_end(noisy_png, tmp_path):
     # 20 before rounding and clipping; the estimate from 1536 pixels is off by a few percent
     assert 15 < float(estimated[1]) < 25
     assert re.fullmatch(
-        r".*out\.png: deepred, preset fast, 3 iterations x \d+, \d+ s on (cpu|cuda)\n", done.stdout
+        r".*out\.png: deepred, preset fast, 3 iterations x \d+, \d+ s on (cpu|cuda), \w+.*\n",
+        done.stdout,
     )
 
 

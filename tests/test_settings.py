@@ -102,7 +102,7 @@ def test_the_ends_of_the_ranges_are_allowed(changes):
         ("optimizer", ("adam", "gradient-descent")),
         ("data_term", ("sum", "mean")),
         ("x_update", ("fixed-point", "steepest-descent")),
-        ("x_start", ("measurement", "zeros")),
+        ("x_start", ("measurement", "zeros", "denoised")),
         ("x_sees", ("after", "before")),
         ("result", ("x", "network", "x-u")),
     ],

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from deepred import experiments, store
+from deepred.engine import Engine
 from deepred.errors import InputError
 from deepred.store import Store, read_curves, read_runs
 
@@ -18,7 +19,7 @@ def record(key="k1", **changes):
         "key": key, "profile": "quick", "experiment": "denoising", "task": "denoise",
         "setting": "sigma 25", "image": "coffee", "method": "dip", "preset": "fast", "seed": 0,
         "iterations": 3, "metrics": {"psnr": 30.12345, "ssim": 0.9}, "seconds": 1.23,
-        "settings": {"lam": 0.5}, "provenance": store.provenance("cpu"),
+        "settings": {"lam": 0.5}, "provenance": store.provenance(Engine()),
     }  # fmt: skip
     return {**base, **changes}
 

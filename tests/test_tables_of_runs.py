@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from deepred import store, tables
+from deepred.engine import Engine
 from deepred.experiments import NCSR, SET5, SET14, TABLE_4_QUOTED, TABLES, printed
 from deepred.store import Store, read_curves, read_runs
 
@@ -216,7 +217,7 @@ def put(folder, key, psnr=30.0, **changes):
         "key": key, "profile": "paper", "experiment": "table2", "task": "sr", "setting": "x4",
         "dataset": "set5", "image": "bird", "crop": "", "method": "dip", "preset": "fast",
         "seed": 0, "iterations": 2, "metrics": {"psnr": psnr}, "seconds": 1.0,
-        "settings": {"lam": 0.5}, "provenance": store.provenance("cpu"), **changes,
+        "settings": {"lam": 0.5}, "provenance": store.provenance(Engine()), **changes,
     }  # fmt: skip
     kept = Store(folder)
     curve = pd.DataFrame({"iteration": [1, 2], "psnr": [psnr - 1, psnr]})

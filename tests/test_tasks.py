@@ -219,3 +219,50 @@ def test_a_trace_tells_every_iteration_and_every_call(noisy, tiny):
     assert all(start <= end for start, end in trace.steps + trace.calls)
     assert all(a[1] <= b[0] for a, b in zip(trace.steps, trace.steps[1:]))
     assert plots.schedule(trace.steps, trace.calls).axes
+
+
+# The denoised start -------------------------------------------------------------------------------
+
+
+def test_red_from_the_denoised_image(noisy):
+    """Fixed-point steps of denoising from f(y), worked out: x = (y + lam f(x)) / (1 + lam)."""
+    y = noisy.double()
+    halve = Settings(
+        lam=4.0, mu=1.0, sigma_f=0.01, iterations=2, runs=1, x_start="denoised", denoiser="nlm"
+    )
+
+    def shrink(x, sigma):  # tells both levels apart
+        return (1 - 10 * sigma) * x
+
+    x = shrink(y, 0.05)
+    for _ in range(2):
+        x = (y + 4 * shrink(x, 0.01)) / 5
+    got = deepred.restore(y, method="red", settings=halve, denoiser=shrink, sigma=0.05).image
+    # Conjugate gradients to 1e-8 of the right side.
+    assert torch.allclose(got, x, atol=1e-7)
+
+
+def test_deepred_may_start_from_the_denoised_image(noisy, tiny):
+    settings = tiny.replace(x_start="denoised")
+    solver = ADMM(
+        noisy, Identity(), FreeImage(noisy), torch.zeros(1), lambda x, s: s * x, settings,
+        sigma=0.5,
+    )  # fmt: skip
+    assert torch.equal(solver.x, 0.5 * noisy)
+    with pytest.raises(InputError, match="needs a denoiser and the noise level"):
+        ADMM(noisy, Identity(), FreeImage(noisy), torch.zeros(1), denoise, settings)
+
+
+def test_the_objective_weighs_as_the_settings_do(noisy, tiny):
+    """Means over pixels: lam of Eq. (4)'s sums is lam times the measurement's share of values."""
+    settings = tiny.replace(data_term="mean", iterations=1, growth=0.0, x_start="zeros")
+    state = next(
+        iterate(
+            ADMM(
+                Downsample(2)(noisy), Downsample(2), FreeImage(noisy), torch.zeros(1),
+                lambda x, s: 0.5 * x, settings, sigma=0.1,
+            )
+        )
+    )[0]  # fmt: skip
+    terms = state.terms
+    assert terms["objective"] == terms["data"] + settings.lam / 4 * terms["rho"]
