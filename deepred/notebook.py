@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from IPython.display import Image, Markdown
+import torch
+from IPython.display import Image, Markdown, display
 from torch import Tensor
 
 from . import datasets, experiments, plots, resize, tables
@@ -66,8 +67,9 @@ def pictures(
 ) -> dict[str, Tensor]:
     """The truth, the measurement and the restored images of an experiment of the profile paper.
 
-    By title with the PSNR of the task. Empty where the image is not on this machine, or none of
-    its runs is stored with its restored image (`deepred reproduce --profile paper`).
+    By title with the PSNR of the task; grey for a method that has not been run. Empty where the
+    image is not on this machine, or none of its runs is stored with its restored image
+    (`deepred reproduce --profile paper`).
     """
     runs = [
         run
@@ -80,15 +82,20 @@ def pictures(
     truth, metric = here[0].truth(), experiments.METRICS[here[0].task]
     y, factor = here[0].measurement(truth), here[0].factor
     first = "bicubic" if factor > 1 else "blurred" if here[0].task == "deblur" else "noisy"
-    found = {first: resize.bicubic(y, factor) if factor > 1 else y}
+    start = resize.bicubic(y, factor) if factor > 1 else y
+    found = {"truth": truth, f"{first}\n{metric(start, truth):.2f} dB": start}
+    some = False
     for run in here:
+        if run.method in experiments.DIRECT:
+            continue
+        name = tables.title(run.method, run.settings.denoiser)
         path = p.stored("paper") / "images" / f"{run.key(truth)}.png"
         if path.exists():
-            found[tables.NAMES[run.method]] = read(path).image
-    if len(found) == 1:
-        return {}
-    titles = {f"{name}\n{metric(x, truth):.2f} dB": x for name, x in found.items()}
-    return {"truth": truth, **titles}
+            image, some = read(path).image, True
+            found[f"{name}\n{metric(image, truth):.2f} dB"] = image
+        else:
+            found[f"{name}\nmissing"] = torch.full_like(truth, 0.85)
+    return found if some else {}
 
 
 def show(p: Parameters, name: str, rows: Sequence[dict[str, Tensor]], inset) -> object:
@@ -102,9 +109,12 @@ def show(p: Parameters, name: str, rows: Sequence[dict[str, Tensor]], inset) -> 
         plots.save(figure, p.figures, name if len(there) == 1 else f"{name}_{i + 1}")
     if there:
         return None  # the figures show themselves
-    committed = _ROOT / "figures" / f"{name}.png"
-    if committed.exists():
-        return Image(committed, width=900)
+    committed = [_ROOT / "figures" / f"{name}.png", *sorted(_ROOT.glob(f"figures/{name}_?.png"))]
+    committed = [path for path in committed if path.exists()]
+    for path in committed:
+        display(Image(path, width=900))
+    if committed:
+        return None
     return Markdown("*missing: has not been run at full size*")
 
 

@@ -227,15 +227,19 @@ def read_kernel(name: str | Path) -> Blur:
     if name == "gauss25":
         return Blur.gaussian()
     path = Path(name)
-    if not path.exists():
+    if not str(name) or not path.exists():
         raise InputError(f"kernel {name}: no such file, and known are {', '.join(KERNELS)}")
     try:
-        if path.suffix in (".npy", ".npz"):
+        suffix = path.suffix.lower()
+        if suffix in (".npy", ".npz"):
             loaded = np.load(path, allow_pickle=False)
             array = loaded if isinstance(loaded, np.ndarray) else loaded[loaded.files[0]]
-        elif path.suffix in (".txt", ".csv"):
-            comma = "," if path.suffix == ".csv" else None
-            lines = [line for line in path.read_text().splitlines() if line.strip()]
+            if np.iscomplexobj(array):
+                raise ValueError("complex")
+        elif suffix in (".txt", ".csv"):
+            comma = "," if suffix == ".csv" else None
+            text = path.read_text(encoding="utf-8-sig")  # Excel begins with a mark
+            lines = [line.strip() for line in text.splitlines() if line.strip()]
             array = np.array([line.split(comma) for line in lines if not line.startswith("#")])
         else:
             array = read(path, smallest=1).image[0].mean(0).double().numpy()
@@ -246,12 +250,14 @@ def read_kernel(name: str | Path) -> Blur:
         raise InputError(
             f"kernel {name}: not a table of numbers; give an image, .npy, .txt or .csv"
         ) from None
-    if array.ndim != 2 or not np.isfinite(array).all() or not array.sum() > 1e-12:
+    with np.errstate(over="ignore"):
+        total = array.sum()
+    if array.ndim != 2 or not np.isfinite(array).all() or not 1e-12 < total < np.inf:
         raise InputError(
             f"kernel {name}: needs a table (h, w) of finite numbers with a sum above 0, "
             f"got shape {array.shape}"
         )
-    return Blur.of(array / array.sum())
+    return Blur.of(array / total)
 
 
 def degrade(

@@ -104,10 +104,10 @@ def compare(
         axis.set_title(title)
         if inset:
             top, left, side = inset
-            frame = dict(fill=False, edgecolor=COLOURS["highlight"], linewidth=1.2)
-            axis.add_patch(Rectangle((left - 0.5, top - 0.5), side, side, **frame))
             height = max(2, round(side * 0.62))
             down = top + (side - height) // 2
+            frame = dict(fill=False, edgecolor=COLOURS["highlight"], linewidth=1.2)
+            axis.add_patch(Rectangle((left - 0.5, down - 0.5), side, height, **frame))
             below = axes[row * 2 + 1, column]
             _show(below, array[down : down + height, left : left + side])
     return figure

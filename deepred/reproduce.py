@@ -125,8 +125,10 @@ def execute_all(pairs: list[tuple[Path, Path]], parameters: dict) -> int:
 
 
 def write_tables(results: Path, folder: Path, profile: str) -> None:
-    """Tables as Markdown and CSV: the summary of a profile, which is printed, too, and those of the
-    paper where the profile is."""
+    """Tables as Markdown and CSV: the summary of a profile, which is printed, too, and the paper's.
+
+    The latter from the results at hand in profile paper, else from the committed ones.
+    """
     runs = read_runs(results)
     for name, table in experiments.TABLES.items():
         mine = runs[runs["experiment"] == name]
@@ -137,9 +139,10 @@ def write_tables(results: Path, folder: Path, profile: str) -> None:
         print(f"\n{table.source}, profile {profile}, mean over the images\n")
         print(summary.to_string(index=False, justify="right"))
     print()
-    if profile == "paper":
-        for name, table in papers_tables(runs).items():
-            tables.save(table, folder, name)
+    if profile != "paper":
+        runs = read_runs(committed())
+    for name, table in papers_tables(runs).items():
+        tables.save(table, folder, name)
 
 
 def papers_tables(runs) -> dict:
@@ -177,15 +180,20 @@ def regenerate(figures: Path) -> int:
         _strip(notebook)
         nbformat.write(notebook, target)
     readme = folder().parent / "README.md"
-    text = with_table(readme.read_text(encoding="utf-8"), headline(folder().parent))
+    text = with_table(readme.read_text(encoding="utf-8"), headline())
     with replacing(readme) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return status
 
 
-def headline(root: Path) -> str:
+def committed() -> Path:
+    """The folder of the committed results of profile paper."""
+    return folder().parent / "data" / "results" / "paper"
+
+
+def headline() -> str:
     """README's tables, from the committed results."""
-    runs = read_runs(root / "data" / "results" / "paper")
+    runs = read_runs(committed())
     section = tables.section_41(runs[runs["experiment"] == "denoising"])
     averages = tables.averages(runs)
     return f"{tables.markdown(section)}\n\n{tables.markdown(averages)}"

@@ -659,3 +659,27 @@ def test_the_command_refuses_a_damaged_checkpoint_in_one_line(noisy_png, tmp_pat
     code = call("restore", noisy_png, "-o", tmp_path / "out.png", "--sigma", 25, "--iterations", 2)
     assert_refused(code, capsys.readouterr(), ".out.png.checkpoint: not a checkpoint, or damaged")
     assert names(tmp_path) == [".out.png.checkpoint", "in.png"]
+
+
+def test_a_kernel_larger_than_the_image_is_refused(noisy_png, tmp_path, capsys):
+    np.savetxt(tmp_path / "k.txt", np.ones((1, 200)))
+    code = call(
+        "restore", noisy_png, "-o", tmp_path / "out.png", "--task", "deblur",
+        "--kernel", tmp_path / "k.txt",
+    )  # fmt: skip
+    assert code == 2
+    assert "the kernel, 200x1, is larger than the image" in capsys.readouterr().err
+    assert not (tmp_path / "out.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--method", "dip", "--denoiser", "tv"], "--denoiser has no effect with --method dip"),
+        (["--task", "sr", "--sigma", "25"], "--sigma has no effect with --task sr"),
+    ],
+)
+def test_options_without_effect_are_named(noisy_png, tmp_path, small_network, caplog, more, told):
+    output = tmp_path / "out.png"
+    assert call("restore", noisy_png, "-o", output, "--iterations", 2, *more) == 0
+    assert told in caplog.text

@@ -348,3 +348,18 @@ def test_blurred_images_have_the_psnr_of_table_5(paper_images, kernel, expected)
         each = [metrics.psnr_y(degrade(truth, H, 2**0.5 / 255, seed), truth) for seed in range(10)]
         # .005 measured at most, which is the rounding of the print; seeds differ by .002
         assert abs(np.mean(each) - number) < 0.02, name
+
+
+def test_kernels_as_spreadsheets_and_other_systems_write_them(tmp_path):
+    (tmp_path / "k.csv").write_text("1,2\n3,4\n", encoding="utf-8-sig")
+    (tmp_path / "K.TXT").write_text("  # a comment\n1 2\n3 4\n")
+    for name in ("k.csv", "K.TXT"):
+        np.testing.assert_allclose(read_kernel(tmp_path / name).kernel, [[0.1, 0.2], [0.3, 0.4]])
+
+
+@pytest.mark.parametrize("values", [1j * np.ones((3, 3)), np.full((3, 3), 1e308)])
+def test_kernels_of_no_use_are_refused_without_a_warning(tmp_path, values, recwarn):
+    np.save(tmp_path / "k.npy", values)
+    with pytest.raises(InputError, match=r"kernel .*k\.npy"):
+        read_kernel(tmp_path / "k.npy")
+    assert len(recwarn) == 0

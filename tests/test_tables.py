@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from deepred import tables, verify
+from deepred.errors import InputError
 from deepred.experiments import NCSR, TABLES, printed
 
 PAPER = Path(__file__).parent.parent / "data" / "paper.csv"
@@ -94,10 +95,10 @@ def test_what_is_missing_or_quoted_says_so(runs):
     table = tables.compared(TABLES["table5"], "uniform", runs)
     assert list(table.columns) == ["method", "", *NCSR, "average"]
     by = {(r["method"], r[""]): r for r in table.to_dict("records")}
-    assert by["DIP, paper", "ours"]["average"] == "31.60 ± 0.14"
+    assert by["DIP, preset paper", "ours"]["average"] == "31.60 ± 0.14"
     assert by["DIP", "paper"]["average"] == "30.51"
     assert by["NCSR", "quoted"]["leaves"] == "29.98"
-    assert pd.isna(by["DeepRED, paper", "ours"]["leaves"])
+    assert pd.isna(by["DeepRED, preset paper", "ours"]["leaves"])
     text = tables.markdown(table)
     assert "missing" in text and "nan" not in text and "None" not in text
 
@@ -147,7 +148,7 @@ def test_a_line_that_is_off_says_so():
 def test_verify_ends_with_1_where_a_number_is_off(monkeypatch, capsys):
     from deepred.cli import main
 
-    monkeypatch.setattr(verify, "missing", lambda: [])
+    monkeypatch.setattr(verify, "missing", lambda: {})
     lines = [verify.Line("right", 20.0, 20.0), verify.Line("wrong", 20.0, 21.0)]
     monkeypatch.setattr(verify, "lines", lambda: iter(lines[:1]))
     assert main(["verify"]) == 0
@@ -162,6 +163,24 @@ def test_verify_says_which_images_are_not_here(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("DEEPRED_DATA", str(tmp_path))
     assert main(["verify"]) == 2
     assert "deepred data fetch" in capsys.readouterr().err
+
+
+def test_verify_checks_what_is_here(monkeypatch, paper_images, tmp_path, capsys):
+    from deepred import datasets
+    from deepred.cli import main
+
+    load = datasets.load
+
+    def only_set5(dataset, name):
+        if dataset != "set5":
+            raise InputError(f"{dataset}/{name} is not here")
+        return load(dataset, name)
+
+    monkeypatch.setattr(datasets, "load", only_set5)
+    assert main(["verify"]) == 0
+    said = capsys.readouterr()
+    assert said.out.count("mean of set5") == 2 and "mean of set14" not in said.out
+    assert said.err.count("not checked") == 3
 
 
 def test_the_papers_numbers_are_reproduced(paper_images):

@@ -243,7 +243,7 @@ def test_red_from_the_denoised_image(noisy):
 
 
 def test_deepred_may_start_from_the_denoised_image(noisy, tiny):
-    settings = tiny.replace(x_start="denoised")
+    settings = tiny.replace(x_start="denoised", growth=0.0)
     solver = ADMM(
         noisy, Identity(), FreeImage(noisy), torch.zeros(1), lambda x, s: s * x, settings,
         sigma=0.5,
