@@ -268,7 +268,7 @@ if len(quick) and p.profile != "smoke":
 # %% [markdown]
 # **What we see.** Nothing is learnt here that one would have to stop before: all curves rise. The
 # denoiser helps most where the picture is smooth with fine hair (chelsea), and not at all on the
-# coffee, where DIP stays a tenth of a decibel ahead. DIP on chelsea ends below bicubic interpolation.
+# coffee, where DIP stays a little ahead. DIP on chelsea ends below bicubic interpolation.
 #
 # ## Your own picture
 #
