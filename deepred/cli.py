@@ -115,10 +115,6 @@ def _restore(options) -> int:
     from .progress import Progress
 
     images.check_output(options.output)
-    if options.denoiser is not None and options.method.startswith("dip"):
-        logger.warning("--denoiser has no effect with --method %s", options.method)
-    if options.sigma is not None and options.task != "denoise":
-        logger.warning("--sigma has no effect with --task %s", options.task)
     H, setting = _operator(options)
     picture = images.read(options.input)
     images.check_output(options.output, picture)
@@ -127,7 +123,8 @@ def _restore(options) -> int:
         _check_kernel(H, y)
     engine.pick(options.device, options.precision)  # refused now, before anything is estimated
     sigma = None if options.sigma is None else options.sigma / 255
-    estimated = sigma is None and options.task == "denoise"
+    dip = options.method.startswith("dip")
+    estimated = sigma is None and options.task == "denoise" and not dip
     if estimated:
         sigma = noise_level(y)
     settings = _settings(options, setting, sigma)
@@ -135,6 +132,10 @@ def _restore(options) -> int:
     work = settings.channels * shape[1] * shape[2]
     how = engine.pick(options.device, options.precision, work=work)
     restoration.check_memory(shape, settings, options.method, how.device)
+    if options.denoiser is not None and dip:
+        logger.warning("--denoiser has no effect with --method %s", options.method)
+    if options.sigma is not None and options.task != "denoise":
+        logger.warning("--sigma has no effect with --task %s", options.task)
     output = Path(options.output)
     with Progress(settings.iterations * settings.runs, options.method) as progress:
 

@@ -227,7 +227,11 @@ def read_kernel(name: str | Path) -> Blur:
     if name == "gauss25":
         return Blur.gaussian()
     path = Path(name)
-    if not str(name) or not path.exists():
+    try:
+        exists = bool(str(name)) and path.exists()
+    except OSError:  # a name too long, a folder that may not be read
+        exists = False
+    if not exists:
         raise InputError(f"kernel {name}: no such file, and known are {', '.join(KERNELS)}")
     try:
         suffix = path.suffix.lower()

@@ -174,7 +174,7 @@ Markdown(tables.markdown(pd.DataFrame(rows)) if rows else "missing")
 
 # %% [markdown]
 # A denoiser that strong smooths in each step what the data do not hold fast, and the data hold fast
-# all that the small image shows.
+# all that the small image shows. The settings were chosen with these two images in hand.
 #
 # ## One image at full size, on a CPU
 #
@@ -229,10 +229,10 @@ if len(head):
     plots.save(figure, p.figures, "figure3")
 
 # %% [markdown]
-# **What we see.** (a) The loss of Eq. (4) falls steadily although nothing guarantees it: one step of
+# **What we see.** (a) The loss of Eq. (4) falls on the whole although nothing guarantees it: one step of
 # Adam is not the minimiser that ADMM's theory asks for. (b) Enlarged, it wavers: fresh noise
 # is added to $z$ in every iteration, and $f(x)$ is that of an $x$ some iterations old. (c) The quality
-# rises without a turn; `head` is smooth, and in this narrow run still below bicubic interpolation. (d) $x$ and
+# rises without a turn; the line above says how far, beside bicubic interpolation. (d) $x$ and
 # $\mathcal{T}_\Theta(z)$ come together, to about five grey levels; the noise on $z$ keeps them from
 # agreeing any better. A word of caution: NLM's Jacobian is not symmetric, so that the second term of
 # the curve in (a) is not quite what the x-update descends (Reehorst and Schniter 2018).
@@ -293,7 +293,8 @@ if len(quick) and p.profile != "smoke":
 #    it would remove.
 # 2. There is no noise in $y$ to be learnt (only rounding, and the error of the operator). It would
 #    matter for a noisy small image, or once the network fits the error of the operator.
-# 3. The first 10 or 20, until $f(x)$ of a newer $x$ arrives; we expect little of it to be left after.
+# 3. All, as $x_0$ enters $u$ and through it $\Theta$; directly only the first 10 or 20, until $f(x)$ of
+#    a newer $x$ arrives.
 # </details>
 #
 # ## Further reading

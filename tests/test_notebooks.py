@@ -120,7 +120,7 @@ def test_a_misspelt_parameter_stops_the_notebook_with_a_clear_message(tmp_path):
 
 def test_the_readme_shows_the_committed_results():
     readme = (FOLDER.parent / "README.md").read_text(encoding="utf-8")
-    assert reproduce.headline(FOLDER.parent) in readme
+    assert reproduce.headline() in readme
 
 
 def test_every_picture_and_link_of_the_readme_is_there():
