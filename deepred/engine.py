@@ -124,12 +124,6 @@ def pick(
     return Engine("cuda", precision, precision != "float32", graphs, strict)
 
 
-def has_bf16() -> bool:
-    """Whether the CPU multiplies bfloat16 itself (AVX-512 BF16 or AMX); others emulate it."""
-    can = torch.cpu.get_capabilities()
-    return bool(can.get("avx512_bf16") or can.get("amx_bf16"))
-
-
 def _small(work: int | None) -> bool:
     """Whether one thread serves best on a CPU.
 

@@ -326,7 +326,7 @@ def execute(
     if (record := store.get(key)) is not None:
         return record
     y = run.measurement(truth)
-    engine = pick(device, work=_work(run, truth))
+    engine = pick(device)
     metric, curve, more = METRICS[run.task], None, {}
     if run.method in DIRECT:
         image, seconds = _timed(lambda: direct(run, y))
@@ -342,9 +342,9 @@ def execute(
 
         result = restore(
             y, run.H, method=run.method, settings=run.settings, sigma=run.sigma or None,
-            seed=run.seed, engine=engine, callback=measure, checkpoint=store.checkpoint(key),
+            seed=run.seed, device=engine.device, callback=measure, checkpoint=store.checkpoint(key),
         )  # fmt: skip
-        image, seconds = result.image.cpu(), result.seconds
+        image, seconds, engine = result.image.cpu(), result.seconds, result.engine
         curve = pd.DataFrame(result.history).dropna(subset="psnr")
         top, last = curve.loc[curve["psnr"].idxmax()], curve[curve["run"] == 0].iloc[-1]
         more = {
@@ -373,13 +373,6 @@ def execute(
     }
     store.put(record, curve, image)
     return record
-
-
-def _work(run: Run, truth: Tensor) -> int | None:
-    """What `engine.pick` asks for; None where there is no network."""
-    if run.settings is None or run.method == "red":
-        return None
-    return run.settings.channels * truth.shape[2] * truth.shape[3]
 
 
 def direct(run: Run, y: Tensor) -> Tensor:

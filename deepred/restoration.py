@@ -53,6 +53,7 @@ class Result:
     sigma: float | None
     seed: int
     seconds: float
+    engine: Engine
 
     def curve(self, name: str, run: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Iterations and values of a column of the history, where it has one."""
@@ -130,7 +131,8 @@ def restore(
         settings = preset("fast", task_of(H), method, sigma=sigma or 0.0)
     shape = tuple(image_shape(H, y) if shape is None else shape)
     if engine is None:
-        engine = pick(device, work=settings.channels * shape[1] * shape[2])
+        network_work = settings.channels * shape[1] * shape[2]
+        engine = pick(device, work=None if method == "red" else network_work)
     y = y.to(engine.device)
     name = denoiser if denoiser is not None else settings.denoiser
     denoise = denoisers.named(name) if isinstance(name, str) else name
@@ -142,7 +144,7 @@ def restore(
         return network() if network is not None else dip_network(shape, settings)
 
     if method == "red":
-        return _red(y, H, denoise, settings, sigma, seed, callback)
+        return _red(y, H, denoise, settings, sigma, seed, callback, engine)
 
     identity = ""
     if checkpoint is not None:
@@ -174,7 +176,7 @@ def restore(
         images.append(solver.estimate)
         store.save({"images": images, "rows": history.rows(), "solver": None})
     store.remove()
-    return _finish(images, history, settings, method, sigma, seed)
+    return _finish(images, history, settings, method, sigma, seed, engine)
 
 
 def _drive(solver: ADMM, run: int, images, history: History, callback, store: Checkpoint) -> None:
@@ -196,7 +198,7 @@ def _drive(solver: ADMM, run: int, images, history: History, callback, store: Ch
         raise
 
 
-def _red(y, H, denoise, settings, sigma, seed, callback) -> Result:
+def _red(y, H, denoise, settings, sigma, seed, callback, engine) -> Result:
     """RED alone (deepred.red.solve), told in the states of Algorithm 1 with T(z) = x and u = 0."""
     if denoise is None:
         raise InputError("method 'red' needs a denoiser")
@@ -224,14 +226,15 @@ def _red(y, H, denoise, settings, sigma, seed, callback) -> Result:
         seconds = time.perf_counter() - started
         state = State(k, x, x, torch.zeros_like(x), fx, x, terms, seconds)
         history.add(state, callback(state) if callback else None)
-    return _finish([x], history, settings, "red", sigma, seed)
+    return _finish([x], history, settings, "red", sigma, seed, engine)
 
 
-def _finish(images, history, settings, method, sigma, seed) -> Result:
+def _finish(images, history, settings, method, sigma, seed, engine) -> Result:
     columns = history.columns()
     each = [columns["seconds"][columns["run"] == run].max() for run in range(len(images))]
     image = torch.stack(images).mean(0)
-    return Result(image, images, columns, settings, method, sigma, seed, float(sum(each)))
+    seconds = float(sum(each))
+    return Result(image, images, columns, settings, method, sigma, seed, seconds, engine)
 
 
 def initialise(

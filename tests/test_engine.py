@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import deepred
-from deepred import engine, restoration
+from deepred import restoration
 from deepred.engine import Engine, Graphed, Mixed, pick
 from deepred.errors import InputError
 from deepred.networks import Convolution, Double, SkipNetwork
@@ -21,6 +21,8 @@ DEVICES = [
     "cpu",
     pytest.param(
         "cuda",
+        # Recording a graph and the kernels of a GPU exist there alone; the CPU case beside this
+        # one plays the same pieces.
         marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here"),
     ),
 ]
@@ -245,7 +247,7 @@ def test_what_the_machine_cannot_do_is_refused(options, message):
         pick(**options)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device, nothing to refuse")
 def test_cuda_without_a_device_is_refused():
     with pytest.raises(InputError, match="torch sees no CUDA device"):
         pick("cuda")
@@ -264,11 +266,6 @@ def test_a_session_leaves_the_threads_as_they_were():
     assert torch.get_num_threads() == before
 
 
-def test_has_bf16_is_what_the_processor_says():
-    can = torch.cpu.get_capabilities()
-    assert engine.has_bf16() == bool(can.get("avx512_bf16") or can.get("amx_bf16"))
-
-
 def test_channels_last_changes_the_layout_alone():
     settings = preset("paper").replace(**SMALL)
     plain, _ = solve(ADMM, settings)
@@ -279,6 +276,7 @@ def test_channels_last_changes_the_layout_alone():
     assert torch.allclose(plain.estimate, last.estimate, atol=1e-3)
 
 
+# On a CPU runs are equal to the bit anyway: test_solver.py shows it.
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 def test_strict_runs_are_equal_to_the_bit():
     settings = preset("fast").replace(**SMALL)
