@@ -22,7 +22,7 @@ from .errors import InputError
 from .images import Picture, read, to_tensor
 
 # Photographs that come inside scikit-image's package: nothing to download, free licences.
-BUILT_IN = ("astronaut", "chelsea", "coffee")
+BUILT_IN = ("astronaut", "chelsea", "coffee", "rocket")
 
 
 @dataclass(frozen=True)

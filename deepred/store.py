@@ -33,8 +33,9 @@ logger = logging.getLogger(__name__)
 COLUMNS = (
     "key", "profile", "experiment", "task", "setting", "dataset", "image", "crop", "method",
     "preset", "seed", "iterations", "psnr", "psnr_y", "snr", "ssim", "single_psnr", "plain_psnr",
-    "best_psnr", "best_iteration", "seconds", "device", "precision", "threads", "cpu", "gpu",
-    "deepred", "commit", "python", "torch", "numpy", "scikit-image", "date", "settings",
+    "best_psnr", "best_iteration", "run_means", "seconds", "device", "precision", "threads", "cpu",
+    "gpu", "deepred", "commit", "python", "torch", "numpy", "scikit-image", "pillow", "bm3d", "date",
+    "settings",
 )  # fmt: skip
 
 
@@ -163,7 +164,7 @@ def read_runs(folder: str | Path) -> pd.DataFrame:
     path = Path(folder) / "runs.csv"
     if not path.exists():
         return pd.DataFrame(columns=COLUMNS)
-    table = pd.read_csv(path, dtype={"key": str, "preset": str, "crop": str})
+    table = pd.read_csv(path, dtype=dict.fromkeys(("key", "preset", "crop", "run_means"), str))
     return table.reindex(columns=COLUMNS)
 
 
@@ -185,12 +186,11 @@ def read_curves(folder: str | Path, key: str) -> pd.DataFrame:
 
 def provenance(engine: Engine) -> dict:
     """Where and with what a result is being made."""
-    versions = {name: metadata.version(name) for name in ("torch", "numpy", "scikit-image")}
     return {
         "deepred": __version__,
         "commit": commit(),
         "python": platform.python_version(),
-        **versions,
+        **{name: _version(name) for name in ("torch", "numpy", "scikit-image", "pillow", "bm3d")},
         "device": engine.device,
         "cpu": processor(),
         "gpu": torch.cuda.get_device_name() if engine.device == "cuda" else "",
@@ -198,6 +198,13 @@ def provenance(engine: Engine) -> dict:
         "precision": engine.precision,
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # bm3d is an extra
+        return ""
 
 
 def commit() -> str:
