@@ -34,8 +34,8 @@ COLUMNS = (
     "key", "profile", "experiment", "task", "setting", "dataset", "image", "crop", "method",
     "preset", "seed", "iterations", "psnr", "psnr_y", "snr", "ssim", "single_psnr", "plain_psnr",
     "best_psnr", "best_iteration", "run_means", "seconds", "device", "precision", "threads", "cpu",
-    "gpu", "deepred", "commit", "python", "torch", "numpy", "scikit-image", "pillow", "bm3d", "date",
-    "settings",
+    "gpu", "deepred", "commit", "python", "torch", "numpy", "scikit-image", "pillow", "bm3d",
+    "date", "settings",
 )  # fmt: skip
 
 
