@@ -162,11 +162,24 @@ def bm3d(x: Tensor, sigma: float) -> Tensor:
     profile.num_threads = 1
     if x.shape[1] == 3:  # bm3d.bm3d on RGB is not CBM3D: no luminance-chrominance transform
         images = [
-            package.bm3d_rgb(image.transpose(1, 2, 0), sigma, profile).transpose(2, 0, 1)
+            package.bm3d_rgb(_coloured(image).transpose(1, 2, 0), sigma, profile)
             for image in _array(x)
         ]
-        return _tensor(np.stack(images), x)
+        return _tensor(np.stack(images).transpose(0, 3, 1, 2), x)
     return _each(x, lambda channel: package.bm3d(channel, sigma, profile).reshape(channel.shape))
+
+
+def _coloured(image: np.ndarray) -> np.ndarray:
+    """An image (3, H, W) that `bm3d_rgb` can take.
+
+    It divides by the range of luminance and of both chrominances, which is 0 for a grey or a
+    constant image, x_0 = 0 among them, and returns NaN: such a one gets a millionth of noise.
+    """
+    r, g, b = image
+    if min(np.ptp(r + g + b), np.ptp(r - b), np.ptp(r - 2 * g + b)) > 1e-5:
+        return image
+    noise = np.random.default_rng(0).standard_normal(image.shape)
+    return image + 1e-6 * noise.astype(image.dtype)
 
 
 def _bm3d_package():

@@ -59,6 +59,21 @@ def test_bm3d_is_the_colour_version_for_colour(image, have_bm3d):
     assert np.abs(result - bm3d.bm3d(array, sigma_psd=SIGMA)).max() > 1e-3
 
 
+@pytest.mark.parametrize("level", [0.0, 0.4])
+def test_bm3d_keeps_a_constant_image(level, have_bm3d):
+    """x_0 = 0 of super-resolution is one; the package divides by an image's range."""
+    x = torch.full((1, 3, 32, 32), level)
+    # A millionth of noise is what keeps it from dividing by nothing.
+    assert torch.allclose(denoisers.bm3d(x, 5 / 255), x, atol=1e-5)
+
+
+def test_bm3d_of_a_grey_image_in_colour_is_that_of_its_luminance(have_bm3d):
+    x = torch.rand(1, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    colour = denoisers.bm3d(x.expand(1, 3, 32, 32).contiguous(), SIGMA)
+    luminance = denoisers.bm3d(x, SIGMA / 3**0.5)  # the mean of three equal noises is smaller
+    assert torch.allclose(colour, luminance.expand_as(colour), atol=1e-4)  # as above
+
+
 def test_bm3d_is_the_plain_version_for_grey(image, have_bm3d):
     import bm3d
 
