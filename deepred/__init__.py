@@ -3,7 +3,10 @@
 __version__ = "0.1.0"
 
 from .errors import DivergedError, InputError
-from .restoration import Result, restore
+from .restoration import Problem, Result, restore, restore_all
 from .settings import Settings, preset
 
-__all__ = ["DivergedError", "InputError", "Result", "Settings", "preset", "restore"]
+__all__ = [
+    "DivergedError", "InputError", "Problem", "Result", "Settings", "preset", "restore",
+    "restore_all",
+]  # fmt: skip

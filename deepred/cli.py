@@ -131,7 +131,6 @@ def _restore(options) -> int:
     shape = restoration.image_shape(H, y)
     work = settings.channels * shape[1] * shape[2]
     how = engine.pick(options.device, options.precision, work=work)
-    restoration.check_memory(shape, settings, options.method, how.device)
     if options.denoiser is not None and dip:
         logger.warning("--denoiser has no effect with --method %s", options.method)
     if options.sigma is not None and options.task != "denoise":

@@ -1,16 +1,20 @@
 """How an iteration is computed, not what: device, precision, threads, CUDA graphs.
 
-The solver reads the same with each engine. The reference is eager float32; `pick` takes it on a
-CPU, and on a GPU torch's usual tf32. bf16, graphs and strict order are there to be asked for.
+The solver reads the same with each engine. The reference is eager float32. `pick` takes it on a
+CPU, but bf16 for wide networks where the processor multiplies in it; on a GPU torch's usual tf32.
+Compilation, graphs, strict order and batches are there to be asked for; `deepred bench` tells what
+each is worth on a machine.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import ClassVar
 
 import torch
@@ -29,25 +33,30 @@ class Engine:
 
     `precision` is that of the network's products: float32, tf32 (10 bits of mantissa, on NVIDIA
     GPUs) or bf16 (7 bits, autocast). Sums, batch statistics, theta, the images and Adam stay in
-    the measurement's precision always. `threads` is for the CPU, 0 leaves torch's number.
+    the measurement's precision always. `compiled` has torch.compile fuse the network's operations,
+    `graphs` records the iteration as CUDA graphs, `batch` is how many solvers take turns (each on
+    a stream of its own on a GPU), `threads` is for the CPU, where 0 leaves torch's number.
     """
 
     device: str = "cpu"
     precision: str = "float32"
     channels_last: bool = False
+    compiled: bool = False
     graphs: bool = False
     strict: bool = False
+    batch: int = 1
     threads: int = 0
 
     def __str__(self) -> str:
         extra = [f"{self.threads} thread{'s' * (self.threads > 1)}"] if self.threads else []
-        for name in ("channels_last", "graphs", "strict"):
+        for name in ("channels_last", "compiled", "graphs", "strict"):
             extra += [name.replace("_", " ")] * getattr(self, name)
+        extra += [f"{self.batch} at once"] * (self.batch > 1)
         return ", ".join([self.device, self.precision, *extra])
 
     @contextmanager
     def session(self) -> Iterator[None]:
-        """torch's switches for a run, as they were again afterwards."""
+        """torch's switches for the runs, as they were again afterwards, when all is computed."""
         with ExitStack() as stack:
             if self.device == "cpu":
                 if self.threads:
@@ -60,9 +69,20 @@ class Engine:
                 matmul = torch.backends.cuda.matmul
                 stack.callback(setattr, matmul, "allow_tf32", matmul.allow_tf32)
                 matmul.allow_tf32 = tf32
-                # Graphs are captured off the default stream, and autograd stays where it began.
-                stack.enter_context(torch.cuda.stream(torch.cuda.Stream()))
+                stack.callback(torch.cuda.synchronize)
             yield
+
+    def lane(self) -> Callable[[], AbstractContextManager]:
+        """Makes the contexts in which one solver is built and takes its steps.
+
+        On a GPU each has its own stream: steps of several solvers run beside each other, graphs
+        are captured off the default stream, and autograd stays where the forward pass was.
+        """
+        if self.device == "cpu":
+            return nullcontext
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())  # y is there
+        return lambda: torch.cuda.stream(stream)
 
     def prepare(self, network: nn.Module, z: Tensor) -> tuple[nn.Module, Tensor]:
         """The network and its input as this engine wants them."""
@@ -73,6 +93,8 @@ class Engine:
             for module in network.modules():
                 if hasattr(module, "sliced"):  # of networks: padding and upsampling
                     module.sliced = True
+        if self.compiled:
+            network.compile(dynamic=False)
         return (Mixed(network) if self.precision == "bf16" else network), z
 
     @property
@@ -85,8 +107,10 @@ def pick(
     precision: str = "auto",
     *,
     work: int | None = None,
+    compiled: bool = False,
     graphs: bool = False,
     strict: bool = False,
+    batch: int = 1,
 ) -> Engine:
     """An engine for this machine.
 
@@ -94,14 +118,17 @@ def pick(
     ----------
     device : "auto" (CUDA where there is one), "cpu" or "cuda".
     precision : "auto", "float32", "tf32" or "bf16".
-    work : channels times pixels of the network's finest scale; decides the threads on a CPU.
+    work : channels times pixels of the network's finest scale; decides threads and precision on a
+        CPU. None where there is no network.
+    compiled : fuse the network's operations with torch.compile; takes a minute or two at first.
     graphs : record the iteration once and replay it, on a GPU.
     strict : results reproducible to the bit on one machine, where that costs something (on a GPU).
+    batch : how many solvers take turns, where there are several runs or problems.
 
     Raises
     ------
     InputError
-        If the machine has no such device or precision.
+        If the machine has no such device, precision or compiler, or batch is below 1.
     """
     for what, value, known in [
         ("device", device, DEVICES),
@@ -109,6 +136,8 @@ def pick(
     ]:
         if value not in known:
             raise InputError(f"{what} must be {', '.join(known)}, got {value!r}")
+    if batch < 1:
+        raise InputError(f"batch must be at least 1, got {batch}")
     cuda = torch.cuda.is_available()
     if device == "cuda" and not cuda:
         raise InputError("device cuda: torch sees no CUDA device here; use cpu or auto")
@@ -118,19 +147,39 @@ def pick(
             raise InputError("precision tf32 is of NVIDIA GPUs: use float32 or bf16 on a CPU")
         if graphs:
             raise InputError("graphs are of CUDA: leave them out on a CPU")
-        precision = "float32" if precision == "auto" else precision
-        return Engine("cpu", precision, strict=strict, threads=1 if _small(work) else 0)
-    precision = "tf32" if precision == "auto" else precision
-    return Engine("cuda", precision, precision != "float32", graphs, strict)
+        narrow = work is None or work <= NARROW
+        if precision == "auto":
+            precision = "bf16" if has_bf16() and not narrow else "float32"
+        how = Engine("cpu", precision, threads=1 if work and narrow else 0)
+    else:
+        precision = "tf32" if precision == "auto" else precision
+        how = Engine("cuda", precision, channels_last=precision != "float32")
+    if compiled and not _can_compile(device):
+        raise InputError(
+            "compiled needs a C++ compiler such as g++ on a CPU, the package triton on a GPU: "
+            "install it, or leave compilation out"
+        )
+    return replace(how, compiled=compiled, graphs=graphs, strict=strict, batch=batch)
 
 
-def _small(work: int | None) -> bool:
-    """Whether one thread serves best on a CPU.
+# Channels times pixels up to which one thread serves best on a CPU: there a second one gains a
+# tenth to a quarter, which the denoiser beside it needs, and on a busy machine threads that wait
+# for each other are many times slower. bf16 halves an iteration of 128 channels at 256 x 256 on a
+# processor that has it; for narrow networks, which are mostly overhead, it is not known to pay.
+# Channels last was slower than torch's own layout on a CPU, 128 channels at 256 x 256.
+NARROW = 16 * 256**2
 
-    Up to 16 channels at 256 x 256 a second thread gains a tenth to a quarter, which the denoiser
-    beside it needs; on a busy machine threads that wait for each other are many times slower.
-    """
-    return work is not None and work <= 16 * 256**2
+
+def has_bf16() -> bool:
+    """Whether the CPU multiplies bfloat16 itself (AVX-512 BF16 or AMX); others emulate it."""
+    can = torch.cpu.get_capabilities()
+    return bool(can.get("avx512_bf16") or can.get("amx_bf16"))
+
+
+def _can_compile(device: str) -> bool:
+    if device == "cuda":
+        return find_spec("triton") is not None
+    return any(shutil.which(name) for name in ("g++", "clang++", "cl"))
 
 
 class Mixed(nn.Module):
@@ -199,7 +248,13 @@ class Graphed(ADMM):
             return piece
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(self._generator)
-        with torch.cuda.graph(graph, pool=self._pool, stream=torch.cuda.current_stream()):
+        # Not "global": other solvers' denoisers may be at work in their threads meanwhile.
+        with torch.cuda.graph(
+            graph,
+            pool=self._pool,
+            stream=torch.cuda.current_stream(),
+            capture_error_mode="thread_local",
+        ):
             result = piece()
 
         def replay() -> object:
@@ -268,14 +323,4 @@ class Graphed(ADMM):
             group["told"] = rate
 
     def _denoise(self, x: Tensor) -> Future | Tensor:
-        x = x.clone()  # its memory is written again by the next step
-        if self.executor is None or not x.is_cuda:
-            return super()._denoise(x)
-        ready = torch.cuda.Event()
-        ready.record()
-
-        def call() -> Tensor:
-            ready.synchronize()
-            return self._call_denoiser(x)
-
-        return self.executor.submit(call)
+        return super()._denoise(x.clone())  # its memory is written again by the next step

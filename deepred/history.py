@@ -1,8 +1,8 @@
-"""The record of a run, one row an iteration, without waiting for the device in the loop."""
+"""The record of one run, one row an iteration, without waiting for the device in the loop."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
@@ -27,8 +27,8 @@ class History:
         numbers = {name: float(value) for name, value in (measured or {}).items()}
         self._waiting.append(({**numbers, **index}, terms))  # the images are let go
 
-    def rows(self, run: int | None = None, until: int | None = None) -> list[dict[str, float]]:
-        """The rows as plain numbers; of `run`, only those up to iteration `until`."""
+    def rows(self, until: int | None = None) -> list[dict[str, float]]:
+        """The rows as plain numbers, only those up to iteration `until` if given."""
         if self._waiting:
             table = torch.stack([terms for _, terms in self._waiting]).tolist()
             for (row, _), terms in zip(self._waiting, table):
@@ -37,9 +37,9 @@ class History:
                     self._rows.pop()
                 self._rows.append({**row, **dict(zip(TERMS, terms))})
             self._waiting = []
-        if run is None:
+        if until is None:
             return self._rows
-        return [r for r in self._rows if r["run"] < run or r["iteration"] <= until]
+        return [row for row in self._rows if row["iteration"] <= until]
 
     def columns(self) -> dict[str, np.ndarray]:
         """One array a column; NaN where a row has no such entry."""
@@ -50,3 +50,8 @@ class History:
         for name in ("run", "iteration"):
             columns[name] = columns[name].astype(int)
         return columns
+
+
+def joined(histories: Iterable[History]) -> dict[str, np.ndarray]:
+    """The columns of several runs, one after the other."""
+    return History([row for history in histories for row in history.rows()]).columns()

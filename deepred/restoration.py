@@ -10,7 +10,8 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,12 +25,12 @@ from . import __version__, denoisers, red
 from .engine import Engine, pick
 from .errors import DivergedError, InputError
 from .files import Checkpoint
-from .history import History
+from .history import History, joined
 from .networks import SkipNetwork, padded
 from .noise import noise_level
 from .operators import Blur, Downsample, Framed, Identity
 from .settings import METHODS, Settings, preset
-from .solver import ADMM, VERSION, State, iterate
+from .solver import VERSION, State, iterate
 
 logger = logging.getLogger(__name__)
 
@@ -108,133 +109,259 @@ def restore(
     DivergedError
         If the fit collapses again and again.
     """
-    if method not in METHODS:
-        raise InputError(f"unknown method {method!r}; known are {', '.join(METHODS)}")
-    H = Identity() if H is None else H
-    check_measurement(y)
-    if sigma is not None:
-        sigma = float(sigma)
-        if not 0 < sigma < 1:
-            raise InputError(f"sigma must be in (0, 1), image units, got {sigma:g}: 25 is 25 / 255")
-    if not 0 <= seed < 2**40:
-        raise InputError(f"seed must be at least 0 and below 2**40, got {seed}")
-    if settings is not None and method in ("dip", "dip-tv"):
-        settings = settings.as_dip()
-        if method == "dip-tv" and not settings.tv:
-            raise InputError("method 'dip-tv' needs settings.tv above 0")
-    denoising = settings is None and task_of(H) == "denoise"
-    told = settings and (settings.growth or settings.x_start == "denoised")
-    if sigma is None and (told if settings else denoising and method[:3] != "dip"):
-        sigma = noise_level(y)
-        logger.warning("noise level not given; estimated: sigma = %.1f of 255", 255 * sigma)
-    if settings is None:
-        settings = preset("fast", task_of(H), method, sigma=sigma or 0.0)
-    shape = tuple(image_shape(H, y) if shape is None else shape)
-    if engine is None:
-        network_work = settings.channels * shape[1] * shape[2]
-        engine = pick(device, work=None if method == "red" else network_work)
-    y = y.to(engine.device)
-    name = denoiser if denoiser is not None else settings.denoiser
-    denoise = denoisers.named(name) if isinstance(name, str) else name
-
-    if network is None:
-        check_memory(shape, settings, method, engine.device)
-
-    def make_network() -> nn.Module:
-        return network() if network is not None else dip_network(shape, settings)
-
-    if method == "red":
-        return _red(y, H, denoise, settings, sigma, seed, callback, engine)
-
-    identity = ""
-    if checkpoint is not None:
-        with torch.random.fork_rng(devices=[]):
-            made = "" if network is None else repr(network())
-        identity = fingerprint(y, H, method, name, settings, sigma, seed, shape, engine, made)
-    store = Checkpoint(checkpoint, identity, checkpoint_seconds)
-    saved = store.load(engine.device) or {"images": [], "rows": [], "solver": None}
-    images, history = saved["images"], History(saved["rows"])
-    if saved["rows"]:
-        last = saved["rows"][-1]
-        logger.warning(
-            "continuing from the checkpoint: run %d of %d, iteration %d",
-            last["run"] + 1, settings.runs, last["iteration"],
-        )  # fmt: skip
-
-    for run in range(len(images), settings.runs):
-        run_seed = 1000 * seed + run
-        z, net = initialise(make_network, settings, run_seed, y)
-        net, z = engine.prepare(net, z)
-        with engine.session(), ThreadPoolExecutor(max_workers=1) as executor:
-            solver = engine.solver(
-                y, H, net, z, denoise, settings, sigma=sigma, seed=run_seed, executor=executor
-            )
-            if saved["solver"] is not None:
-                solver.load_state_dict(saved["solver"])
-                saved["solver"] = None
-            _drive(solver, run, images, history, callback, store)
-        images.append(solver.estimate)
-        store.save({"images": images, "rows": history.rows(), "solver": None})
-    store.remove()
-    return _finish(images, history, settings, method, sigma, seed, engine)
-
-
-def _drive(solver: ADMM, run: int, images, history: History, callback, store: Checkpoint) -> None:
-    """One run to its end; what is saved is the last snapshot found good, never a half step."""
-    good = solver.state_dict()
-
-    def save() -> None:
-        rows = history.rows(run, good["k"])
-        store.save({"images": images, "rows": rows, "solver": good})
-
-    try:
-        for state, good in iterate(solver):
-            state = replace(state, run=run)
-            history.add(state, callback(state) if callback else None)
-            if store.due():
-                save()
-    except KeyboardInterrupt:
-        save()
-        raise
-
-
-def _red(y, H, denoise, settings, sigma, seed, callback, engine) -> Result:
-    """RED alone (deepred.red.solve), told in the states of Algorithm 1 with T(z) = x and u = 0."""
-    if denoise is None:
-        raise InputError("method 'red' needs a denoiser")
-    history, started = History(), time.perf_counter()
-    x0 = None
-    if settings.x_start == "denoised":
-        if sigma is None:
-            raise InputError("x_start='denoised' needs the noise level: give sigma")
-        x0 = denoise(y, sigma)
-    iterates = red.solve(
-        y, H, lambda x: denoise(x, settings.sigma_f), settings.lam,
-        method=settings.x_update, c=settings.c, clip=settings.clip_x, x0=x0,
+    problem = Problem(
+        y, H, method, denoiser, settings, sigma, seed, shape, network, callback, checkpoint,
+        checkpoint_seconds,
     )  # fmt: skip
-    for k, (x, fx) in zip(range(1, settings.iterations + 1), iterates):
-        if not torch.isfinite(x).all():
-            raise DivergedError(f"RED is not finite at iteration {k}: use a smaller lam or c")
-        residual = H(x) - y
-        data, rho = 0.5 * residual.square().sum(), red.rho(x, fx)
-        zero = torch.zeros_like(data)
-        terms = {
-            "data": data, "rho": rho, "objective": data + settings.lam * rho,
-            "augmented": data, "gap": zero, "residual": residual.square().mean().sqrt(),
-            "lam": zero + settings.lam, "mu": zero,
-        }  # fmt: skip
-        seconds = time.perf_counter() - started
-        state = State(k, x, x, torch.zeros_like(x), fx, x, terms, seconds)
-        history.add(state, callback(state) if callback else None)
-    return _finish([x], history, settings, "red", sigma, seed, engine)
+    (result,) = restore_all([problem], device=device, engine=engine)
+    if isinstance(result, DivergedError):
+        raise result
+    return result
 
 
-def _finish(images, history, settings, method, sigma, seed, engine) -> Result:
-    columns = history.columns()
-    each = [columns["seconds"][columns["run"] == run].max() for run in range(len(images))]
-    image = torch.stack(images).mean(0)
-    seconds = float(sum(each))
-    return Result(image, images, columns, settings, method, sigma, seed, seconds, engine)
+@dataclass(frozen=True)
+class Problem:
+    """The arguments of `restore` but for how it is computed; see there."""
+
+    y: Tensor
+    H: Callable[[Tensor], Tensor] | None = None
+    method: str = "deepred"
+    denoiser: str | Callable[[Tensor, float], Tensor] | None = None
+    settings: Settings | None = None
+    sigma: float | None = None
+    seed: int = 0
+    shape: tuple[int, int, int] | None = None
+    network: Callable[[], nn.Module] | None = None
+    callback: Callback | None = None
+    checkpoint: str | Path | None = None
+    checkpoint_seconds: float = 30.0
+
+
+def restore_all(
+    problems: Sequence[Problem], *, device: str = "auto", engine: Engine | None = None
+) -> list[Result | DivergedError]:
+    """Restore several images, or one with several seeds or settings, beside each other.
+
+    Each problem has its own weights, z and random numbers, and its result is that of `restore`
+    alone. `engine.batch` solvers take turns at any time, a problem's own runs among them; on a GPU
+    each has a stream of its own, which fills a device that one small image leaves idle.
+
+    Parameters
+    ----------
+    problems : what to restore; they may differ in everything.
+    device : "auto" (CUDA where there is one), "cpu" or "cuda".
+    engine : how it is computed, from `deepred.engine.pick`; instead of `device`.
+
+    Returns
+    -------
+    list of Result, in order; the error in place of a problem whose fit collapses again and again.
+
+    Raises
+    ------
+    InputError
+        If something of one does not fit; nothing is computed then.
+    """
+    jobs = [_Job(problem) for problem in problems]
+    if engine is None:
+        engine = pick(device, work=max((job.work for job in jobs if job.work), default=None))
+    check_memory([n for job in jobs for n in job.memory()], engine)
+    for job in jobs:
+        job.prepare(engine)
+    waiting = deque(steps for job in jobs for steps in job.start())
+    active: list[tuple[Callable, Iterator[None]]] = []
+    try:
+        with engine.session():
+            while waiting or active:
+                while waiting and len(active) < engine.batch:
+                    active.append((engine.lane(), waiting.popleft()))
+                active = [turn for turn in active if _step(*turn)]
+    except KeyboardInterrupt:
+        for job in jobs:
+            job.save()
+        raise
+    return [job.finish() for job in jobs]
+
+
+def _step(lane: Callable, steps: Iterator[None]) -> bool:
+    """One step in its lane; whether there are more."""
+    with lane():
+        return next(steps, StopIteration) is not StopIteration
+
+
+class _Job:
+    """A problem being solved: checked, completed with what it leaves open, and its runs."""
+
+    def __init__(self, problem: Problem) -> None:
+        y, settings, method = problem.y, problem.settings, problem.method
+        if method not in METHODS:
+            raise InputError(f"unknown method {method!r}; known are {', '.join(METHODS)}")
+        self.H = H = Identity() if problem.H is None else problem.H
+        check_measurement(y)
+        sigma = problem.sigma
+        if sigma is not None:
+            sigma = float(sigma)
+            if not 0 < sigma < 1:
+                raise InputError(
+                    f"sigma must be in (0, 1), image units, got {sigma:g}: 25 is 25 / 255"
+                )
+        if not 0 <= problem.seed < 2**40:
+            raise InputError(f"seed must be at least 0 and below 2**40, got {problem.seed}")
+        if settings is not None and method in ("dip", "dip-tv"):
+            settings = settings.as_dip()
+            if method == "dip-tv" and not settings.tv:
+                raise InputError("method 'dip-tv' needs settings.tv above 0")
+        denoising = settings is None and task_of(H) == "denoise"
+        told = settings and (settings.growth or settings.x_start == "denoised")
+        if sigma is None and (told if settings else denoising and method[:3] != "dip"):
+            sigma = noise_level(y)
+            logger.warning("noise level not given; estimated: sigma = %.1f of 255", 255 * sigma)
+        if settings is None:
+            settings = preset("fast", task_of(H), method, sigma=sigma or 0.0)
+        self.problem, self.settings, self.sigma = problem, settings, sigma
+        self.shape = tuple(image_shape(H, y) if problem.shape is None else problem.shape)
+        name = problem.denoiser if problem.denoiser is not None else settings.denoiser
+        self.denoiser_name = name
+        self.denoise = denoisers.named(name) if isinstance(name, str) else name
+        if method == "red" and self.denoise is None:
+            raise InputError("method 'red' needs a denoiser")
+        self.runs = 1 if method == "red" else settings.runs
+
+    @property
+    def work(self) -> int | None:
+        """Of the network, for `engine.pick`."""
+        if self.problem.method == "red":
+            return None
+        return self.settings.channels * self.shape[1] * self.shape[2]
+
+    def memory(self) -> list[tuple[int, str]]:
+        """What `check_memory` asks for, for each run; nothing for a network that is not ours."""
+        if self.problem.network is not None:
+            return []
+        width = f"an image of {self.shape[2]}x{self.shape[1]}"
+        if self.problem.method != "red":
+            width += f" with {self.settings.channels} channels"
+        return [(memory_needed(self.shape, self.settings, self.problem.method), width)] * self.runs
+
+    def prepare(self, engine: Engine) -> None:
+        """Go to the engine's device, and back to the checkpoint where there is one."""
+        p, s = self.problem, self.settings
+        self.engine, self.y = engine, p.y.to(engine.device)
+        identity = ""
+        if p.checkpoint is not None:
+            with torch.random.fork_rng(devices=[]):
+                made = "" if p.network is None else repr(p.network())
+            identity = fingerprint(
+                self.y, self.H, p.method, self.denoiser_name, s, self.sigma, p.seed, self.shape,
+                engine, made,
+            )  # fmt: skip
+        self.store = Checkpoint(p.checkpoint, identity, p.checkpoint_seconds)
+        saved = self.store.load(engine.device) or {"images": {}, "rows": {}, "solvers": {}}
+        self.images: dict[int, Tensor] = saved["images"]  # of the runs that are done
+        self.good: dict[int, dict] = saved["solvers"]  # the last good snapshot of those that go on
+        self.histories = {r: History(saved["rows"].get(r)) for r in range(self.runs)}
+        self.failure: DivergedError | None = None
+        for r, snapshot in self.good.items():
+            logger.warning(
+                "continuing from the checkpoint: run %d of %d, iteration %d",
+                r + 1, self.runs, snapshot["k"],
+            )  # fmt: skip
+
+    def start(self) -> Iterator[Iterator[None]]:
+        """The runs that are to be done, each an iterator over its steps."""
+        steps = self._red if self.problem.method == "red" else self._run
+        return (self._guarded(steps(r)) for r in range(self.runs) if r not in self.images)
+
+    def _guarded(self, steps: Iterator[None]) -> Iterator[None]:
+        try:
+            while self.failure is None:  # after one of its runs has failed the others are in vain
+                yield next(steps)
+        except StopIteration:
+            self.save()
+        except DivergedError as error:
+            self.failure = error
+
+    def _run(self, r: int) -> Iterator[None]:
+        """One run to its end."""
+        seed = 1000 * self.problem.seed + r
+        z, net = initialise(self._network, self.settings, seed, self.y)
+        net, z = self.engine.prepare(net, z)
+        with ThreadPoolExecutor(max_workers=1) as executor:
+            solver = self.engine.solver(
+                self.y, self.H, net, z, self.denoise, self.settings,
+                sigma=self.sigma, seed=seed, executor=executor,
+            )  # fmt: skip
+            if r in self.good:
+                solver.load_state_dict(self.good[r])
+            self.good[r] = solver.state_dict()
+            for state, good in iterate(solver):
+                self._tell(replace(state, run=r))
+                self.good[r] = good  # now that its row is there: a callback may be interrupted
+                if self.store.due():
+                    self.save()
+                yield
+        self.images[r] = solver.estimate
+        del self.good[r]
+
+    def _red(self, r: int) -> Iterator[None]:
+        """RED alone (deepred.red.solve), in the states of Algorithm 1 with T(z) = x and u = 0."""
+        y, H, s, started = self.y, self.H, self.settings, time.perf_counter()
+        x0 = None
+        if s.x_start == "denoised":
+            if self.sigma is None:
+                raise InputError("x_start='denoised' needs the noise level: give sigma")
+            x0 = self.denoise(y, self.sigma)
+        iterates = red.solve(
+            y, H, lambda x: self.denoise(x, s.sigma_f), s.lam,
+            method=s.x_update, c=s.c, clip=s.clip_x, x0=x0,
+        )  # fmt: skip
+        for k, (x, fx) in zip(range(1, s.iterations + 1), iterates):
+            if not torch.isfinite(x).all():
+                raise DivergedError(f"RED is not finite at iteration {k}: use a smaller lam or c")
+            residual = H(x) - y
+            data, rho = 0.5 * residual.square().sum(), red.rho(x, fx)
+            zero = torch.zeros_like(data)
+            terms = {
+                "data": data, "rho": rho, "objective": data + s.lam * rho,
+                "augmented": data, "gap": zero, "residual": residual.square().mean().sqrt(),
+                "lam": zero + s.lam, "mu": zero,
+            }  # fmt: skip
+            seconds = time.perf_counter() - started
+            self._tell(State(k, x, x, torch.zeros_like(x), fx, x, terms, seconds))
+            yield
+        self.images[r] = x
+
+    def _network(self) -> nn.Module:
+        make = self.problem.network
+        return make() if make is not None else dip_network(self.shape, self.settings)
+
+    def _tell(self, state: State) -> None:
+        callback = self.problem.callback
+        self.histories[state.run].add(state, callback(state) if callback else None)
+
+    def _state(self) -> dict:
+        """What a checkpoint holds: good snapshots, never a half step, and the rows up to them."""
+        rows = {
+            r: history.rows(self.good[r]["k"] if r in self.good else None)
+            for r, history in self.histories.items()
+            if r in self.images or r in self.good
+        }
+        return {"images": self.images, "rows": rows, "solvers": self.good}
+
+    def save(self) -> None:
+        if self.problem.method != "red":  # a matter of seconds, and nothing to go on from
+            self.store.save(self._state())
+
+    def finish(self) -> Result | DivergedError:
+        if self.failure is not None:
+            return self.failure
+        self.store.remove()
+        columns = joined([self.histories[r] for r in range(self.runs)])
+        each = [columns["seconds"][columns["run"] == r].max() for r in range(self.runs)]
+        images = [self.images[r] for r in range(self.runs)]
+        return Result(
+            torch.stack(images).mean(0), images, columns, self.settings, self.problem.method,
+            self.sigma, self.problem.seed, float(sum(each)), self.engine,
+        )  # fmt: skip
 
 
 def initialise(
@@ -314,24 +441,30 @@ def memory_needed(shape: tuple[int, int, int], settings: Settings, method: str =
     return int(1.4 * 4 * (images + activations + 6 * theta) + 110e6)
 
 
-def check_memory(shape: tuple[int, int, int], settings: Settings, method: str, device: str) -> None:
-    """Say before a run that it cannot fit.
+def check_memory(runs: list[tuple[int, str]], engine: Engine) -> None:
+    """Say before the first step that the runs cannot fit, as many at once as the engine takes.
+
+    Parameters
+    ----------
+    runs : bytes (of `memory_needed`) and a description of each.
 
     Raises
     ------
     InputError
-        If `memory_needed` is more than the device has free.
+        If they are more than the device has free.
     """
-    needed = memory_needed(shape, settings, method)
-    if device == "cuda":
+    if engine.device == "cuda":
         free = torch.cuda.mem_get_info()[0]
     else:
         free = psutil.virtual_memory().available
+    largest = sorted(runs, reverse=True)[: engine.batch]
+    needed = sum(count for count, _ in largest)
     if needed > free:
+        many = f", {len(largest)} at once," if len(largest) > 1 else ""
+        fewer = "a smaller batch, " if many else ""
         raise InputError(
-            f"an image of {shape[2]}x{shape[1]} with {settings.channels} channels needs about "
-            f"{needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free: use --preset fast "
-            "(fewer channels), or a smaller image"
+            f"{largest[0][1]}{many} needs about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are "
+            f"free: use {fewer}--preset fast (fewer channels), or a smaller image"
         )
 
 
@@ -344,8 +477,8 @@ def fingerprint(
         probe = torch.rand(1, *shape).to(y)
     name = denoiser if isinstance(denoiser, str | None) else getattr(denoiser, "__qualname__", "f")
     told = [method, name, settings.as_dict(), sigma, seed, shape, str(y.dtype)]
-    told += [str(replace(engine, threads=0))]
-    told += [torch.__version__, __version__, VERSION, made]
+    told += [str(replace(engine, threads=0, batch=1))]
+    told += [torch.__version__, __version__, VERSION, made, "checkpoint 2"]
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
     tensors = [y, H(probe)]
     if callable(denoiser):  # two callables may share a name

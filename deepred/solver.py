@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -263,9 +263,27 @@ class ADMM:
         return self.denoiser(x, self.settings.sigma_f)
 
     def _denoise(self, x: Tensor) -> Future | Tensor:
-        if self.executor is None:
+        """f(x), or the promise of it where it is computed beside the Theta-update.
+
+        On a GPU a thread pays only where f(x) may come later: what is launched there is waited for
+        by nobody anyway, and a denoiser of the CPU has little to run beside within one iteration.
+        """
+        if self.executor is None or (x.is_cuda and self.settings.lag == 0):
             return self._call_denoiser(x)
-        return self.executor.submit(self._call_denoiser, x)
+        if not x.is_cuda:
+            return self.executor.submit(self._call_denoiser, x)
+        here = torch.cuda.current_stream()
+        ready, beside = here.record_event(), torch.cuda.Stream()
+
+        def call() -> Tensor:
+            with torch.cuda.stream(beside):
+                beside.wait_event(ready)
+                fx = self._call_denoiser(x)
+                fx.record_stream(here)  # its memory is not given away while `here` reads it
+                beside.synchronize()
+                return fx
+
+        return self.executor.submit(call)
 
     def _control(self, begins_interval: bool) -> None:
         """Let lam and mu grow once the fit reaches the noise: the authors' rule, any sigma and H.
@@ -342,7 +360,17 @@ class ADMM:
         self._forward()
 
     def trouble(self) -> str | None:
-        """What went wrong since the last look, if anything: called by the driver."""
+        """What went wrong since the last look, if anything: called by the driver.
+
+        On a GPU it waits for the steps launched since, so their time is told here.
+        """
+        started = time.perf_counter()
+        try:
+            return self._trouble()
+        finally:
+            self.seconds += time.perf_counter() - started
+
+    def _trouble(self) -> str | None:
         since = (self.k - 1) % self.settings.check_every + 1  # iterations since the last look
         mean_square = self.window.item() / since
         self.window = torch.zeros_like(self.window)
@@ -375,7 +403,7 @@ def iterate(solver: ADMM) -> Iterator[tuple[State, dict]]:
         if solver.k % s.check_every == 0 or solver.k == s.iterations:
             trouble = solver.trouble()
             if trouble is None:
-                good = solver.state_dict()
+                good, state = solver.state_dict(), replace(state, seconds=solver.seconds)
             elif solver.rollbacks == s.max_rollbacks:
                 raise DivergedError(
                     f"at iteration {state.k} {trouble}, and going back {s.max_rollbacks} times did "
