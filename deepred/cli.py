@@ -1,8 +1,9 @@
-"""The command line: deepred restore | run | reproduce | verify | data."""
+"""The command line: deepred restore | run | reproduce | verify | bench | data."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import signal
@@ -93,6 +94,16 @@ def _parser() -> argparse.ArgumentParser:
 
     text = "recompute the paper's deterministic numbers on the images that are here"
     commands.add_parser("verify", help=text).set_defaults(command=_verify)
+
+    text = "time the engine and the denoisers on this machine, beside their references"
+    add = commands.add_parser("bench", help=text).add_argument
+    add("--json", action="store_true", help="print all figures as JSON")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add("--only", nargs="+", metavar="SECTION", help="what to time, default all of it")
+    text = "of the images on which the iteration is timed, default 128 256 512"
+    add("--sides", nargs="+", type=_whole, metavar="PX", help=text)
+    add("--compile", action="store_true", help="time torch.compile, too, which takes minutes")
+    add.__self__.set_defaults(command=_bench)
 
     data = commands.add_parser("data", help="the paper's images")
     actions = data.add_subparsers(required=True, metavar="list|fetch", parser_class=_Parser)
@@ -263,6 +274,27 @@ def _verify(options) -> int:
     count = f"{off} of them" if off else "none"
     print(f"off by more than {verify.TOLERANCE} dB: {count}")
     return 1 if off else 0
+
+
+def _bench(options) -> int:
+    from . import bench, tables
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    only = options.only or bench.SECTIONS
+    for name in only:
+        if name not in bench.SECTIONS:
+            raise InputError(f"unknown section {name!r}; known are {', '.join(bench.SECTIONS)}")
+    sides = options.sides or bench.SIDES
+    result = bench.run(options.device, sides, only=only, compiled=options.compile, say=say)
+    if options.json:
+        print(json.dumps(result, indent=1))
+        return 0
+    print(", ".join(f"{name} {value}" for name, value in result["machine"].items()))
+    for title, table in bench.tables(result).items():
+        print(f"\n{title}\n\n{tables.markdown(table)}")
+    return 0
 
 
 def _data_list(options) -> int:
