@@ -200,6 +200,22 @@ class Downsample:
         rows, columns = self._matrices(y, *sides)
         return rows.T @ y @ columns
 
+    def whitener(self, eps: float) -> Callable[[Tensor], Tensor]:
+        """W = (c H H^T + eps)^(-1/2) on each side, scaled to mean eigenvalue 1, as a map of y's.
+
+        c, the factor, makes the largest eigenvalue about 1; the rest is as for `Blur.whitener`. The
+        window leaves little to gain: a side's eigenvalues fall to half the largest, not to nothing.
+        """
+
+        def whiten(residual: Tensor) -> Tensor:
+            rows, columns = (
+                _whitening_matrix(side, self.factor, eps, residual.dtype, residual.device)
+                for side in residual.shape[2:]
+            )
+            return rows @ residual @ columns
+
+        return whiten
+
     def _matrices(self, like: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
         if height % self.factor or width % self.factor:
             raise InputError(
@@ -331,3 +347,14 @@ def _lanczos_matrix(side: int, factor: int, dtype, device) -> Tensor:
     D = torch.zeros(side // factor, side, dtype=torch.float64)
     D.scatter_add_(1, columns, taps.expand(len(centres), -1).contiguous())
     return D.to(device, dtype)
+
+
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)  # what is kept must serve a later fit
+def _whitening_matrix(side: int, factor: int, eps: float, dtype, device) -> Tensor:
+    """Of `Downsample.whitener`, for a side of y; symmetric."""
+    D = _lanczos_matrix(side * factor, factor, torch.float64, torch.device("cpu"))
+    power, vectors = torch.linalg.eigh(factor * D @ D.T)
+    weights = (power + eps).rsqrt()
+    W = (vectors * (weights / weights.mean())) @ vectors.T
+    return W.to(device, dtype)

@@ -104,7 +104,7 @@ class ADMM:
             raise InputError("these settings need a denoiser f(x, sigma)")
         if settings.precondition and not hasattr(H, "whitener"):
             raise InputError(
-                "settings.precondition needs an operator with a whitener, such as Blur"
+                "settings.precondition needs an operator with a whitener: Blur, Framed, Downsample"
             )
         self.y, self.H, self.network, self.denoiser = y, H, network, denoiser
         self.settings, self.seed, self.executor = settings, seed, executor

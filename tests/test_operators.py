@@ -257,6 +257,23 @@ def test_the_whitener_of_a_frame_sees_zeros_around_the_residual():
     torch.testing.assert_close(H.whitener(0.1)(residual), H.blur.whitener(0.1)(padded), **EXACT)
 
 
+@pytest.mark.parametrize("factor", [2, 3, 4, 8])
+def test_the_whitener_of_super_resolution_takes_back_what_the_window_does(factor):
+    """W W of a side is a multiple of (c D D^T + eps)^-1, D as a dense matrix."""
+    H, eps = Downsample(factor), 0.05
+    identity = torch.eye(6, dtype=torch.float64)[None, None]
+    D = torch.stack([H(column.reshape(1, 1, -1, 1).expand(-1, -1, -1, factor))[0, 0, :, 0]
+                     for column in torch.eye(6 * factor, dtype=torch.float64)], 1)  # fmt: skip
+    rows = H.whitener(eps)(identity)  # W I W, as W is symmetric
+    inverse = torch.linalg.inv(factor * D @ D.T + eps * identity[0, 0])
+    ratio = rows[0, 0] / inverse
+    # float64; an inverse and a root of it, of a matrix whose condition is about ten
+    torch.testing.assert_close(ratio, ratio[0, 0].expand(6, 6), rtol=1e-9, atol=0)
+    eigenvalues = torch.linalg.eigvalsh(rows[0, 0]).sqrt()
+    assert eigenvalues.mean() == pytest.approx(1)
+    assert torch.linalg.eigvalsh(factor * D @ D.T).max() == pytest.approx(1, abs=0.2)
+
+
 def test_kernels_have_names():
     assert read_kernel("uniform9") == Blur(((1 / 81,) * 9,) * 9)
     t = np.arange(-12, 13)
