@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from . import datasets, denoisers, metrics
+from . import datasets, denoisers, experiments, metrics
 from .engine import Engine, has_bf16, pick
 from .errors import InputError
 from .operators import Blur, Downsample, Identity, degrade
@@ -34,7 +34,7 @@ from .solver import ADMM
 from .store import provenance
 
 SIDES = (128, 256, 512)
-SECTIONS = ("ceilings", "iterations", "loops", "batches", "denoisers", "presets")
+SECTIONS = ("ceilings", "iterations", "loops", "batches", "denoisers", "presets", "economy")
 SIGMA = 25 / 255
 # The iteration by itself: DIP with the paper's network, no denoiser beside it.
 _PLAIN = preset("paper", "denoise", "dip").replace(runs=1)
@@ -85,6 +85,7 @@ def run(
         "batches": lambda: batches(clock, how.device, large),
         "denoisers": lambda: denoiser_times(clock, how.device, small),
         "presets": lambda: presets(clock, how.device, 128),
+        "economy": lambda: economy(clock, how.device, 64),
     }
     result: dict = {"machine": machine(how)}
     for name, part in parts.items():
@@ -313,22 +314,36 @@ def presets(clock: Clock, device: str, side: int) -> Iterator[dict]:
     installed is left out.
     """
     for task in SETTINGS:
-        reference = None
-        for name in ("paper", "fast", "best"):
-            s = preset(name, task)
-            try:
-                denoise = denoisers.named(s.denoiser)
-            except InputError:
-                continue
-            how = pick(device, work=s.channels * side**2)
-            seconds = _interval(clock, how, s, side, denoise, task)
-            count = s.iterations * s.runs
-            reference = seconds * count if name == "paper" else reference
-            yield {
-                "side": side, "task": task, "preset": name, "seconds": seconds,
-                "iterations": count, "total": seconds * count,
-                "ratio": reference / (seconds * count) if reference else None,
-            }  # fmt: skip
+        whole = {name: preset(name, task) for name in ("paper", "fast", "best")}
+        yield from _wholes(clock, device, side, task, whole)
+
+
+def economy(clock: Clock, device: str, side: int) -> Iterator[dict]:
+    """`presets` for the variants of experiment economy (`deepred.experiments`)."""
+    for task, variants in experiments.ECONOMY.items():
+        whole = {
+            label: preset(label.partition(",")[0], task).replace(**changes)
+            for label, changes in variants.items()
+        }
+        yield from _wholes(clock, device, side, task, whole)
+
+
+def _wholes(clock, device, side, task, settings: dict[str, Settings]) -> Iterator[dict]:
+    reference = None
+    for name, s in settings.items():
+        try:
+            denoise = denoisers.named(s.denoiser)
+        except InputError:
+            continue
+        how = pick(device, work=s.channels * side**2)
+        seconds = _interval(clock, how, s, side, denoise, task)
+        count = s.iterations * s.runs
+        reference = seconds * count if name == "paper" else reference
+        yield {
+            "side": side, "task": task, "preset": name, "seconds": seconds,
+            "iterations": count, "total": seconds * count,
+            "ratio": reference / (seconds * count) if reference else None,
+        }  # fmt: skip
 
 
 def _interval(clock, how, settings, side, denoise, task="denoise") -> float:
@@ -372,6 +387,7 @@ _TITLES = {
     "batches": "One iteration of one of several problems in turns",
     "denoisers": "One call of a denoiser, three channels",
     "presets": "A whole restoration",
+    "economy": "A whole restoration, the variants of experiment economy",
 }
 _UNITS = {
     "side": "side [px]", "seconds": "time [ms]", "floor": "floor [ms]", "total": "total [s]",

@@ -26,7 +26,7 @@ from .engine import pick
 from .errors import InputError
 from .operators import Blur, Downsample, Identity, degrade
 from .restoration import restore
-from .settings import Settings, preset
+from .settings import SETTINGS, Settings, preset
 from .solver import VERSION, State
 from .store import Store, provenance
 
@@ -152,6 +152,7 @@ class Run:
     preset: str
     settings: Settings | None
     seed: int
+    precision: str = "auto"  # of deepred.engine.pick; the machine's own unless named
 
     def truth(self) -> Tensor:
         """The ground truth, (1, C, H, W)."""
@@ -187,6 +188,7 @@ class Run:
             VERSION, self.task, self.setting, self.sigma, self.method, self.seed,
             self.settings and self.settings.told(),
         ]  # fmt: skip
+        told += [self.precision] * (self.precision != "auto")
         digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
         digest.update(truth.contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
@@ -242,15 +244,15 @@ def narrow(profile: str, seeds: tuple[int, ...]) -> list[Run]:
 
 
 # Less work for the same image: small crops, on which a CPU gets to the end of preset paper, too.
-_ECONOMY_CROPS = {
+ECONOMY_CROPS = {
     "astronaut": (226, 126, 64), "chelsea": (76, 166, 64), "coffee": (150, 180, 64),
     "rocket": (300, 280, 64),
 }  # fmt: skip
 # By task: what is compared, by a preset's name and what is changed of it.
 _WIDER, _FLATTER = dict(channels=32, runs=2), dict(scales=3, runs=2)
 _FALLING = dict(learning_rate=0.02, lr_decay=0.5, runs=2)  # twice the rate, halved every quarter
-_ECONOMY = {
-    ("denoise", "sigma 25"): {
+ECONOMY = {
+    "denoise": {
         "paper": dict(iterations=1800),  # of the run-time paragraph
         "paper, 16 channels": dict(iterations=1800, channels=16),
         "fast": dict(runs=4),
@@ -258,7 +260,7 @@ _ECONOMY = {
         "fast, 3 scales": _FLATTER,
         "fast, falling rate": dict(_FALLING, lr_decay_every=375),
     },
-    ("sr", "x4"): {
+    "sr": {
         "paper": {},
         "paper, 16 channels": dict(channels=16),
         "fast": dict(runs=4),
@@ -267,7 +269,7 @@ _ECONOMY = {
         "fast, falling rate": dict(_FALLING, lr_decay_every=300),
         "fast, preconditioned": dict(precondition=0.01, runs=2),
     },
-    ("deblur", "uniform"): {
+    "deblur": {
         "paper": dict(iterations=3000),  # a fifth of Table 1's: as far as a CPU got
         "paper, 16 channels": dict(iterations=3000, channels=16),
         "fast": dict(runs=4),
@@ -289,22 +291,50 @@ def economy(profile: str, seeds: tuple[int, ...]) -> list[Run]:
     return [
         replace(
             _run(
-                "economy", profile, task, setting, "builtin", image, crop, "deepred",
+                "economy", profile, task, SETTINGS[task][0], "builtin", image, crop, "deepred",
                 label.partition(",")[0], changes, seed,
             ),
             preset=label,
         )
         for seed in seeds
-        for (task, setting), variants in _ECONOMY.items()
+        for task, variants in ECONOMY.items()
         for label, changes in variants.items()
-        for image, crop in _ECONOMY_CROPS.items()
+        for image, crop in ECONOMY_CROPS.items()
+    ]  # fmt: skip
+
+
+PRECISIONS = ("float32", "tf32", "bf16")
+
+
+def precision(profile: str, seeds: tuple[int, ...]) -> list[Run]:
+    """What the network's products may lose: equal iterations in every precision, three seeds.
+
+    The crops of `economy`, preset fast, one run of 600 iterations: about as far as 64 x 64 pixels
+    take. A mode that the machine does not have is not run there; a CPU emulates bf16.
+    """
+    if profile != "paper":
+        return []
+    changes = dict(runs=1, iterations=600)
+    return [
+        replace(
+            _run(
+                "precision", profile, "denoise", "sigma 25", "builtin", image, crop, "deepred",
+                "fast", changes, seed,
+            ),
+            preset=f"fast, {mode}", precision=mode,
+        )
+        for seed in dict.fromkeys((*seeds, 0, 1, 2))
+        for mode in PRECISIONS
+        for image, crop in ECONOMY_CROPS.items()
     ]  # fmt: skip
 
 
 EXPERIMENTS: dict[str, Callable[[str, tuple[int, ...]], list[Run]]] = {
     name: partial(lambda name, profile, seeds: TABLES[name].runs(profile, name, seeds), name)
     for name in TABLES
-} | {"overfitting": overfitting, "endurance": endurance, "narrow": narrow, "economy": economy}
+} | {"overfitting": overfitting, "endurance": endurance, "narrow": narrow, "economy": economy,
+    "precision": precision,
+}  # fmt: skip
 
 
 def _house(experiment: str, presets: tuple[str, ...], iterations: int, seeds) -> list[Run]:
@@ -387,7 +417,8 @@ def execute(
     if (record := store.get(key)) is not None:
         return record
     y = run.measurement(truth)
-    engine = pick(device)
+    work = run.settings and run.settings.channels * truth.shape[2] * truth.shape[3]
+    engine = pick(device, run.precision, work=None if run.method == "red" else work)
     metric, curve, more = METRICS[run.task], None, {}
     if run.method in DIRECT:
         image, seconds = _timed(lambda: direct(run, y))
@@ -403,9 +434,9 @@ def execute(
 
         result = restore(
             y, run.H, method=run.method, settings=run.settings, sigma=run.sigma or None,
-            seed=run.seed, device=engine.device, callback=measure, checkpoint=store.checkpoint(key),
+            seed=run.seed, engine=engine, callback=measure, checkpoint=store.checkpoint(key),
         )  # fmt: skip
-        image, seconds, engine = result.image.cpu(), result.seconds, result.engine
+        image, seconds = result.image.cpu(), result.seconds
         curve = pd.DataFrame(result.history).dropna(subset="psnr")
         top, last = curve.loc[curve["psnr"].idxmax()], curve[curve["run"] == 0].iloc[-1]
         more = {
@@ -465,6 +496,7 @@ def missing(run: Run) -> str | None:
             denoisers.named("bm3d")
         elif run.settings is not None and run.settings.denoiser in denoisers.NAMES:
             denoisers.named(run.settings.denoiser)
+        pick(precision=run.precision)
     except InputError as error:
         return str(error)
     return None

@@ -6,13 +6,13 @@ over images is there only where all of them were run.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from .experiments import TABLE_4_QUOTED, TABLES, Table, printed
+from .experiments import ECONOMY, ECONOMY_CROPS, PRECISIONS, TABLE_4_QUOTED, TABLES, Table, printed
 from .files import replacing
 from .settings import SETTINGS, preset
 
@@ -300,3 +300,87 @@ def by_method(runs: pd.DataFrame, methods: Sequence[str]) -> dict[str, float]:
     """Mean PSNR of the task over the images, for assertions: method -> dB."""
     column = "psnr" if (runs["task"] == "denoise").all() else "psnr_y"
     return {m: float(runs[runs["method"] == m][column].mean()) for m in methods}
+
+
+def precisions(runs: pd.DataFrame) -> pd.DataFrame:
+    """Experiment precision: every mode against eager float32, image by image and seed by seed.
+
+    Columns: mode; device; runs, how many there are of both; mean and spread (standard deviation)
+    of the PSNR's difference [dB]; largest, the largest of them without its sign.
+    """
+    runs = runs[runs["experiment"] == "precision"]
+    each = runs.assign(mode=runs["preset"].str.removeprefix("fast, "))
+    psnr = each.pivot_table(index=["image", "seed", "device"], columns="mode", values="psnr")
+    psnr, rows = psnr.reindex(columns=list(PRECISIONS)), []
+    for mode in PRECISIONS[1:]:
+        found = each[each["mode"] == mode]
+        both = (psnr[mode] - psnr["float32"]).dropna()
+        rows.append(
+            {
+                "mode": mode,
+                "device": ", ".join(found["device"].unique()) or None,
+                "runs": len(both),
+                "mean": round(both.mean(), 3),
+                "spread": round(both.std(), 3),
+                "largest": round(both.abs().max(), 3),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def economy(
+    task: str, runs: pd.DataFrame, curves: Callable[[str], pd.DataFrame], timing: Sequence[dict]
+) -> pd.DataFrame:
+    """Experiment economy: every variant beside preset paper, means over the images.
+
+    Columns: variant; iterations, of all runs; ``PSNR`` of the result [dB] and its ``gain`` over
+    preset paper's; ``one run``, the first alone; ``reaches paper at``, the iteration at which the
+    first run is as good as preset paper's best, worst of the images, "never" where one is not;
+    ``total [s]`` and ``times faster``, of deepred.bench in one call. NaN or None where something
+    is missing.
+
+    Parameters
+    ----------
+    curves : what was measured along the run of a key, as `deepred.store.read_curves`.
+    timing : the rows "economy" of `deepred.bench.run`.
+    """
+    variants, metric = ECONOMY[task], "psnr" if task == "denoise" else "psnr_y"
+    runs = runs[(runs["experiment"] == "economy") & (runs["task"] == task)]
+    seconds = {(row["task"], row["preset"]): row for row in timing}
+    by_label = {label: runs[runs["preset"] == label].set_index("image") for label in variants}
+    paper = by_label["paper"]
+    rows = []
+    for label in variants:
+        found = by_label[label]
+        whole = set(found.index) >= set(ECONOMY_CROPS)
+        row = {"variant": label, "iterations": None, "PSNR [dB]": np.nan, "gain [dB]": np.nan}
+        row |= {"one run [dB]": np.nan, "reaches paper at": None}
+        if whole:
+            first = found.iloc[0]
+            count = len(str(first["run_means"]).split())
+            row["iterations"] = f"{first['iterations']} × {count}"
+            row["PSNR [dB]"] = round(found[metric].mean(), 2)
+            row["one run [dB]"] = round(found["single_psnr"].mean(), 2)
+        if whole and set(paper.index) >= set(ECONOMY_CROPS):
+            row["gain [dB]"] = round((found[metric] - paper[metric]).mean(), 2)
+            reached = [
+                _reaches(curves(found.loc[image, "key"]), paper.loc[image, "best_psnr"])
+                for image in ECONOMY_CROPS
+            ]
+            row["reaches paper at"] = "never" if None in reached else str(max(reached))
+        timed = seconds.get((task, label), {})
+        row["total [s]"] = _rounded(timed.get("total"), 0)
+        row["times faster"] = _rounded(timed.get("ratio"), 1)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _reaches(curve: pd.DataFrame, level: float) -> int | None:
+    """The first iteration of the first run at which its PSNR is at a level."""
+    first = curve[curve["run"] == 0]
+    there = first.loc[first["psnr"] >= level, "iteration"]
+    return int(there.iloc[0]) if len(there) else None
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits) if digits else round(value)

@@ -1,0 +1,122 @@
+"""Experiments economy and precision: their runs, and the tables made of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from deepred import experiments, tables
+from deepred.engine import pick
+from deepred.experiments import ECONOMY, ECONOMY_CROPS, PRECISIONS
+from deepred.settings import preset
+from deepred.store import COLUMNS, Store
+
+
+def test_economy_changes_what_its_labels_say():
+    runs = {(r.task, r.image, r.preset): r for r in experiments.plan("paper", ["economy"])}
+    assert len(runs) == 4 * sum(len(variants) for variants in ECONOMY.values())
+    narrow = runs["denoise", "coffee", "paper, 16 channels"].settings
+    assert narrow == preset("paper").replace(channels=16, iterations=1800)
+    plain = runs["deblur", "rocket", "fast, plain data term"].settings
+    assert plain == preset("fast", "deblur").replace(precondition=0.0)
+    assert runs["sr", "chelsea", "paper"].settings == preset("paper", "sr")
+    assert runs["sr", "chelsea", "paper"].truth().shape == (1, 3, 64, 64)
+    titles = [(run.task, run.title) for run in runs.values()]
+    assert len(titles) == len(set(titles))
+    for profile in ("quick", "smoke"):
+        assert experiments.economy(profile, (0,)) == experiments.precision(profile, (0,)) == []
+
+
+def test_precisions_are_different_runs_of_the_same_settings():
+    runs = experiments.plan("paper", ["precision"])
+    assert len(runs) == 3 * 4 * len(PRECISIONS)
+    truth = torch.rand(1, 3, 64, 64)
+    some = [r for r in runs if (r.image, r.seed) == ("coffee", 2)]
+    assert [r.precision for r in some] == list(PRECISIONS)
+    assert len({r.key(truth) for r in some}) == 3
+    assert len({r.settings for r in some}) == 1
+    auto = experiments.Run(**{**vars(some[0]), "precision": "auto"})
+    told = experiments.Run(**{**vars(some[0]), "precision": "float32"})
+    assert auto.key(truth) != told.key(truth)
+    assert len(experiments.precision("paper", (0, 7))) == 4 * 4 * len(PRECISIONS)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has tf32: nothing is missing there")
+def test_a_precision_that_the_machine_lacks_is_missing():
+    by_mode = {r.precision: experiments.missing(r) for r in experiments.precision("paper", (0,))}
+    assert by_mode["float32"] is None and by_mode["bf16"] is None
+    assert "tf32 is of NVIDIA GPUs" in by_mode["tf32"]
+
+
+def test_a_record_says_the_precision_it_was_made_in(tmp_path):
+    (run,) = [
+        r for r in experiments.precision("paper", (0,))
+        if (r.image, r.seed, r.precision) == ("rocket", 0, "bf16")
+    ]  # fmt: skip
+    small = run.settings.replace(channels=2, scales=1, skip=0, iterations=2, input_channels=1)
+    run = experiments.Run(**{**vars(run), "settings": small})
+    record = experiments.execute(run, Store(tmp_path), device="cpu")
+    assert record["provenance"]["precision"] == "bf16" == pick("cpu", "bf16").precision
+    assert record["metrics"]["run_means"] == f"{record['metrics']['single_psnr']:.3f}"
+
+
+def row(**values) -> dict:
+    return {**dict.fromkeys(COLUMNS, np.nan), **values}
+
+
+def test_precisions_are_compared_image_by_image_and_seed_by_seed():
+    runs = pd.DataFrame(
+        [
+            row(experiment="precision", preset=f"fast, {mode}", image=image, seed=seed,
+                device="cpu", psnr=20 + seed + lost)
+            for mode, lost in (("float32", 0.0), ("bf16", 0.1))
+            for image in "ab"
+            for seed in range(3)
+        ]
+    )  # fmt: skip
+    runs.loc[runs.index[-1], "psnr"] -= 0.6  # of b, seed 2, in bf16
+    table = tables.precisions(runs).set_index("mode")
+    assert table.loc["bf16", "runs"] == 6 and table.loc["bf16", "device"] == "cpu"
+    assert table.loc["bf16", "mean"] == 0.0 and table.loc["bf16", "largest"] == 0.5
+    assert table.loc["bf16", "spread"] == pytest.approx(
+        np.std([0.1] * 5 + [-0.5], ddof=1), abs=1e-3
+    )
+    assert table.loc["tf32", "runs"] == 0 and pd.isna(table.loc["tf32", "device"])
+    assert tables.precisions(runs[:0])["runs"].sum() == 0
+
+
+def economy_rows(label, psnr, count=2, images=tuple(ECONOMY_CROPS)):
+    return [
+        row(experiment="economy", task="denoise", preset=label, image=image, key=f"{label} {image}",
+            psnr=psnr, best_psnr=psnr, single_psnr=psnr - 0.4, iterations=100,
+            run_means=" ".join(["1.0"] * count))
+        for image in images
+    ]  # fmt: skip
+
+
+def test_variants_stand_beside_preset_paper():
+    def curve(key):
+        first = 30 if key.startswith("paper") else 30.5 if "rocket" in key else 32
+        return pd.DataFrame({"run": [0, 0, 1], "iteration": [10, 20, 10], "psnr": [20, first, 99]})
+
+    runs = pd.DataFrame(
+        [
+            *economy_rows("paper", 31.0),
+            *economy_rows("fast", 31.5, 4),
+            *economy_rows("fast, 3 scales", 30.0, images=("coffee",)),
+        ]
+    )
+    timing = [{"task": "denoise", "preset": "fast", "total": 12.34, "ratio": 9.87}]
+    table = tables.economy("denoise", runs, curve, timing).set_index("variant")
+    assert list(table.index) == list(ECONOMY["denoise"])
+    fast = table.loc["fast"]
+    assert fast["iterations"] == "100 × 4" and fast["gain [dB]"] == 0.5
+    assert fast["one run [dB]"] == 31.1 and fast["reaches paper at"] == "never"  # rocket
+    assert (fast["total [s]"], fast["times faster"]) == (12, 9.9)
+    assert table.loc["paper", "gain [dB]"] == 0 and np.isnan(table.loc["paper", "times faster"])
+    assert np.isnan(table.loc["fast, 3 scales", "PSNR [dB]"])  # a mean needs all the images
+    runs.loc[runs["preset"] == "paper", "best_psnr"] = 30.2
+    table = tables.economy("denoise", runs, curve, timing).set_index("variant")
+    assert table.loc["fast", "reaches paper at"] == "20"
