@@ -289,7 +289,7 @@ def denoiser_times(clock: Clock, device: str, side: int) -> Iterator[dict]:
     there, on_cpu = y.to(device), Clock("cpu", clock.budget)
     for name, package, ours in [
         ("NLM", denoisers.nlm, denoisers.nlm_torch),
-        # ("CBM3D", denoisers.bm3d, denoisers.bm3d_torch),
+        ("CBM3D", denoisers.bm3d_package, denoisers.bm3d_torch),
     ]:
         seconds = clock.seconds(partial(ours, there, SIGMA))
         row = {"side": side, "denoiser": name, "reference": None, "seconds": seconds}
@@ -310,8 +310,7 @@ def presets(clock: Clock, device: str, side: int) -> Iterator[dict]:
     """What a whole restoration takes: rows (``side``, ``task``, ``preset``, ``seconds`` an
     iteration, ``iterations`` of all runs, ``total`` their product, ``ratio`` to preset paper).
 
-    Iterations are timed over whole intervals of the denoiser. A preset whose denoiser is not
-    installed is left out.
+    Iterations are timed over whole intervals of the denoiser.
     """
     for task in SETTINGS:
         whole = {name: preset(name, task) for name in ("paper", "fast", "best")}
@@ -331,18 +330,14 @@ def economy(clock: Clock, device: str, side: int) -> Iterator[dict]:
 def _wholes(clock, device, side, task, settings: dict[str, Settings]) -> Iterator[dict]:
     reference = None
     for name, s in settings.items():
-        try:
-            denoise = denoisers.named(s.denoiser)
-        except InputError:
-            continue
         how = pick(device, work=s.channels * side**2)
-        seconds = _interval(clock, how, s, side, denoise, task)
+        seconds = _interval(clock, how, s, side, denoisers.named(s.denoiser), task)
         count = s.iterations * s.runs
         reference = seconds * count if name == "paper" else reference
         yield {
             "side": side, "task": task, "preset": name, "seconds": seconds,
             "iterations": count, "total": seconds * count,
-            "ratio": reference / (seconds * count) if reference else None,
+            "ratio": reference / (seconds * count),
         }  # fmt: skip
 
 

@@ -1,8 +1,9 @@
 """Denoisers f(x, sigma): any callable from an image tensor (N, C, H, W) and a noise level in image
 units to an image tensor of the same shape will do. Here are those that the paper uses, and TV.
 
-On the CPU all run inside libraries that release the interpreter lock, so that the solver can run
-them beside the Theta-update (Figure 1). NLM has a second form in torch, for the GPU.
+All run inside libraries that release the interpreter lock, so that the solver can run them beside
+the Theta-update (Figure 1). BM3D is of `deepred.bm3d_torch`, on any device; NLM is scikit-image's
+on the CPU, and has a second form in torch for the GPU.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from skimage import restoration
 from torch import Tensor
 
+from .bm3d_torch import bm3d_torch
 from .errors import InputError
 
 NAMES = ("nlm", "bm3d", "tv")
@@ -26,13 +28,11 @@ def named(name: str) -> Callable[[Tensor, float], Tensor]:
     Raises
     ------
     InputError
-        If there is none of that name, or its optional package is not installed.
+        If there is none of that name.
     """
     if name not in NAMES:
         raise InputError(f"unknown denoiser {name!r}; known are {', '.join(NAMES)}")
-    if name == "bm3d":
-        _bm3d_package()
-    return {"nlm": nlm, "bm3d": bm3d, "tv": tv}[name]
+    return {"nlm": nlm, "bm3d": bm3d_torch, "tv": tv}[name]
 
 
 def nlm(x: Tensor, sigma: float, *, patch: int = 5, distance: int = 6, h: float = 0.6) -> Tensor:
@@ -146,11 +146,12 @@ def tv(x: Tensor, sigma: float) -> Tensor:
     return _tensor(np.stack(images), x)
 
 
-def bm3d(x: Tensor, sigma: float) -> Tensor:
-    """BM3D (Dabov et al. 2007) by the authors' package: CBM3D for three channels.
+def bm3d_package(x: Tensor, sigma: float) -> Tensor:
+    """BM3D (Dabov et al. 2007) by its authors' package: what `bm3d_torch` is compared with.
 
-    The package `bm3d` is free for non-commercial use only, hence an optional extra. It runs on one
-    thread: several add up in no fixed order, and equal calls would differ in the seventh digit.
+    CBM3D for three channels. The package `bm3d` is free for non-commercial use only, hence an
+    optional extra. It runs on one thread: several add up in no fixed order, and equal calls would
+    differ in the seventh digit.
 
     Raises
     ------
@@ -187,8 +188,8 @@ def _bm3d_package():
         import bm3d as package
     except ImportError:
         raise InputError(
-            "denoiser 'bm3d' needs the package bm3d (free for non-commercial use): "
-            "pip install 'deepred[bm3d]', or use nlm"
+            "bm3d_package needs the package bm3d (free for non-commercial use): "
+            "pip install 'deepred[bm3d]', or use denoiser 'bm3d', which is our own"
         ) from None
     return package
 

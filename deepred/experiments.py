@@ -136,6 +136,10 @@ _QUICK = {
 }  # fmt: skip
 
 
+# In a run's key; grows when a denoiser begins to give other images.
+_DENOISER_VERSIONS = {"bm3d": ["in torch"]}  # the package bm3d before
+
+
 @dataclass(frozen=True)
 class Run:
     """One image, degraded one way, restored by one method with one seed."""
@@ -189,6 +193,8 @@ class Run:
             self.settings and self.settings.told(),
         ]  # fmt: skip
         told += [self.precision] * (self.precision != "auto")
+        denoiser = "bm3d" if self.method == "cbm3d" else self.settings and self.settings.denoiser
+        told += _DENOISER_VERSIONS.get(denoiser, [])
         digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
         digest.update(truth.contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
@@ -489,13 +495,9 @@ def direct(run: Run, y: Tensor) -> Tensor:
 
 
 def missing(run: Run) -> str | None:
-    """Why a run cannot be computed on this machine, None if it can: its image or its denoiser."""
+    """Why a run cannot be computed on this machine, None if it can: its image or its precision."""
     try:
         datasets.load(run.dataset, run.image)
-        if run.method == "cbm3d":
-            denoisers.named("bm3d")
-        elif run.settings is not None and run.settings.denoiser in denoisers.NAMES:
-            denoisers.named(run.settings.denoiser)
         pick(precision=run.precision)
     except InputError as error:
         return str(error)

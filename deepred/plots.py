@@ -230,6 +230,39 @@ def behaviour(curve: pd.DataFrame, zoom: float = 0.9, values: int = 0) -> Figure
     return figure
 
 
+def against_work(
+    panels: Mapping[str, Mapping[str, tuple[pd.DataFrame, tuple[float, float]]]], ylabel: str
+) -> Figure:
+    """Quality over the work spent, one panel a task.
+
+    `panels` maps a title to variant -> (curve of one run with work and psnr, (work, psnr) of the
+    mean of its runs); work in floating-point operations. The end of the mean is a diamond.
+    """
+    figure, axes = plt.subplots(1, len(panels), figsize=(11, 3.6), squeeze=False)
+    palette = ["dip", "dip-2", "deepred", "deepred-2", "red", "nlm"]
+    names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
+    colours = {name: COLOURS[palette[i % len(palette)]] for i, name in enumerate(names)}
+    for axis, (title, lines) in zip(axes[0], panels.items()):
+        runs = {name: (curve["work"] / 1e12, curve["psnr"]) for name, (curve, _) in lines.items()}
+        label = ylabel if axis is axes[0, 0] else ""
+        if not runs:
+            axis.set_axis_off()
+            axis.set_title(f"{title}: missing")
+            continue
+        curves(axis, runs, label, colours=colours, xlabel="work [10¹² operations]")
+        for name, (_, (work, psnr)) in lines.items():
+            axis.plot(work / 1e12, psnr, "D", ms=6, color=colours[name], mec="white", mew=0.6)
+        ends = [psnr for _, (_, psnr) in lines.values()]
+        axis.set(xscale="log", title=title, ylim=(min(ends) - 3, max(ends) + 0.4))
+        axis.get_legend().remove()
+    handles = {}
+    for axis in axes[0]:
+        handles |= dict(zip(*axis.get_legend_handles_labels()[::-1]))
+    if handles:
+        figure.legend(handles.values(), handles, loc="outside lower center", ncols=len(handles))
+    return figure
+
+
 def schedule(steps: Sequence[tuple[float, float]], calls: Sequence[tuple[float, float]]) -> Figure:
     """Figure 1 of the paper, drawn from a trace: the denoiser's calls beside the iterations.
 

@@ -159,9 +159,9 @@ class Settings:
 
 
 # Table 1 of the paper: the columns sigma_noise, LR, denoiser, sigma_f, lambda, mu, iterations (the
-# denoising row gives 5000, the run-time paragraph 1800). Section 3.2 says that all tests smooth over
-# iterations and average over runs, Section 4.1 alone tells numbers with that, and the authors' code
-# for super-resolution and deblurring does neither: there preset paper does neither, too.
+# denoising row gives 5000, the run-time paragraph 1800). Section 3.2 says that all tests smooth
+# over iterations and average over runs, Section 4.1 alone tells numbers with that, and the authors'
+# code for super-resolution and deblurring does neither: there preset paper does neither, too.
 _TABLE_1 = {
     ("denoise", "sigma 25"): (0.033, 0.01, "nlm", 3, 0.5, 0.5, 5000),
     ("sr", "x4"): (0.02, 0.001, "bm3d", 5, 0.05, 0.06, 2000),

@@ -6,15 +6,17 @@ over images is there only where all of them were run.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from . import bench
 from .experiments import ECONOMY, ECONOMY_CROPS, PRECISIONS, TABLE_4_QUOTED, TABLES, Table, printed
 from .files import replacing
-from .settings import SETTINGS, preset
+from .settings import SETTINGS, Settings, preset
 
 NAMES = {
     "noisy": "noisy", "blurred": "blurred", "bicubic": "bicubic", "nlm": "NLM", "cbm3d": "CBM3D",
@@ -373,6 +375,32 @@ def economy(
         row["times faster"] = _rounded(timed.get("ratio"), 1)
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def economy_lines(
+    task: str, labels: Sequence[str], runs: pd.DataFrame, curves: Callable[[str], pd.DataFrame]
+) -> dict[str, tuple[pd.DataFrame, tuple[float, float]]]:
+    """For `deepred.plots.against_work`: the variants `labels` whose images are all there.
+
+    The mean over the images of the first run's PSNR, and of the PSNR of the mean over the runs;
+    work is that of `deepred.bench.work`, without the denoiser's.
+    """
+    runs = runs[(runs["experiment"] == "economy") & (runs["task"] == task)]
+    lines = {}
+    for label in labels:
+        found = runs[runs["preset"] == label]
+        if not set(found["image"]) >= set(ECONOMY_CROPS):
+            continue
+        settings = Settings(**json.loads(found.iloc[0]["settings"]))
+        side = next(iter(ECONOMY_CROPS.values()))[2]
+        each = [curves(key) for key in found["key"]]
+        first = pd.concat([curve[curve["run"] == 0] for curve in each])
+        mean = first.groupby("iteration", as_index=False)["psnr"].mean()
+        operations = bench.work(side, settings)[0]
+        end = found["psnr" if task == "denoise" else "psnr_y"].mean()
+        total = operations * settings.iterations * settings.runs
+        lines[label] = mean.assign(work=operations * mean["iteration"]), (total, end)
+    return lines
 
 
 def _reaches(curve: pd.DataFrame, level: float) -> int | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from deepred import experiments, tables
+from deepred import bench, experiments, plots, tables
 from deepred.engine import pick
 from deepred.experiments import ECONOMY, ECONOMY_CROPS, PRECISIONS
 from deepred.settings import preset
@@ -120,3 +122,24 @@ def test_variants_stand_beside_preset_paper():
     runs.loc[runs["preset"] == "paper", "best_psnr"] = 30.2
     table = tables.economy("denoise", runs, curve, timing).set_index("variant")
     assert table.loc["fast", "reaches paper at"] == "20"
+
+
+def test_lines_of_quality_over_work():
+    settings = preset("fast").replace(channels=4, iterations=20, runs=2)
+    rows = [
+        {**r, "settings": json.dumps(settings.as_dict())} for r in economy_rows("fast", 31.5)
+    ]  # fmt: skip
+    runs = pd.DataFrame([*rows, *economy_rows("paper", 31.0, images=("coffee",))])
+
+    def curve(key):
+        level = 30.0 if "rocket" in key else 31.0
+        return pd.DataFrame({"run": [0, 0, 1], "iteration": [10, 20, 10], "psnr": [20, level, 99]})
+
+    lines = tables.economy_lines("denoise", ("paper", "fast"), runs, curve)
+    assert list(lines) == ["fast"]  # a mean needs all the images
+    mean, (work, psnr) = lines["fast"]
+    each, _ = bench.work(64, settings)
+    assert list(mean["psnr"]) == [20, 30.75] and list(mean["work"]) == [10 * each, 20 * each]
+    assert (work, psnr) == (40 * each, 31.5)
+    figure = plots.against_work({"denoising": lines, "deblurring": {}}, "PSNR [dB]")
+    assert [axis.get_title() for axis in figure.axes] == ["denoising", "deblurring: missing"]
