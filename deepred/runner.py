@@ -115,8 +115,10 @@ def _prepare(threads: int, queue) -> None:
     torch.set_num_threads(threads)
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    # A scheduler's polite end is taken as Ctrl-C: the run saves itself and can continue.
+    # A scheduler's polite end is taken as Ctrl-C: the run saves itself and can continue. A shell
+    # has its background jobs ignore Ctrl-C, and that is inherited; the parent says it so, though.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _end_with_the_parent() -> None:

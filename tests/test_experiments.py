@@ -10,6 +10,7 @@ import sys
 import time
 
 import pandas as pd
+import psutil
 import pytest
 import torch
 
@@ -158,3 +159,37 @@ def test_noisy_house_has_the_psnr_of_its_noise(paper_images):
     mse = (run.measurement(truth) - truth).square().mean().item()
     # Unclipped: 20.17 dB; clipping can only lower the error, on this image by about .1 dB.
     assert 20.17 < -10 * math.log10(mse) < 20.6
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_a_background_job_ends_when_it_is_told_to(tmp_path):
+    """A shell has its background jobs ignore SIGINT, which the workers inherit and are sent."""
+    arguments = ["run", "--profile", "quick", "--only", "denoising", "--match", "chelsea", "(fast)"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "deepred", *arguments, "--store", str(tmp_path), "--workers", "1"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "checkpoints").exists():  # a solver is about to start
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.2)
+        time.sleep(2)
+        workers = psutil.Process(process.pid).children(recursive=True)
+        process.terminate()
+        assert process.wait(timeout=60) == 130  # its runs would take minutes
+        deadline = time.monotonic() + 20
+        while any(map(_lives, workers)) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert not any(map(_lives, workers))
+        assert list((tmp_path / "checkpoints").glob("*.pt"))  # and it goes on from there
+    finally:
+        process.kill()
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:  # where nobody collects orphans a dead one keeps its number
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
