@@ -216,19 +216,22 @@ def modes(device: str, compiled: bool = False) -> list[Engine]:
 def iterations(
     clock: Clock, engines: Sequence[Engine], sides: Sequence[int], rates: Sequence[dict]
 ) -> Iterator[dict]:
-    """Rows (``side``, ``mode``, ``seconds`` an iteration, ``ratio`` to the first, ``floor``)."""
-    for side in sides:
-        reference = None
-        for how in engines:
-            with ExitStack() as stack:
-                step = _step(stack, how, _PLAIN, side, None)
-                seconds = clock.seconds(step)
-            reference = reference or seconds
-            lowest = floor(side, _PLAIN, how.precision, rates)
-            yield {
-                "side": side, "mode": _mode(how), "seconds": seconds,
-                "ratio": reference / seconds, "floor": lowest,
-            }  # fmt: skip
+    """Rows (``channels``, ``side``, ``mode``, ``seconds`` an iteration, ``ratio`` to the first
+    mode, ``floor``), for the paper's network and for that of preset fast."""
+    for channels in (_PLAIN.channels, preset("fast").channels):
+        settings = _PLAIN.replace(channels=channels)
+        for side in sides:
+            reference = None
+            for how in engines:
+                with ExitStack() as stack:
+                    step = _step(stack, how, settings, side, None)
+                    seconds = clock.seconds(step)
+                reference = reference or seconds
+                yield {
+                    "channels": channels, "side": side, "mode": _mode(how), "seconds": seconds,
+                    "ratio": reference / seconds,
+                    "floor": floor(side, settings, how.precision, rates),
+                }  # fmt: skip
 
 
 def loops(clock: Clock, device: str, side: int) -> Iterator[dict]:
@@ -377,7 +380,7 @@ def _mode(how: Engine) -> str:
 
 _TITLES = {
     "ceilings": "What the machine reaches",
-    "iterations": "One iteration of DIP, 128 channels, as the paper has it",
+    "iterations": "One iteration of DIP",
     "loops": "One iteration of DeepRED, NLM every ten",
     "batches": "One iteration of one of several problems in turns",
     "denoisers": "One call of a denoiser, three channels",

@@ -55,6 +55,8 @@ def compute(
     threads = max(1, cores // workers)
     pool = ProcessPoolExecutor(workers, context, initializer=_prepare, initargs=(threads, queue))
     with Progress(sum(run.iterations for run in wanted), "runs") as progress:
+        if wanted:
+            progress.line(f"{len(wanted)} runs on {device}, {workers} at once")
         futures = {
             pool.submit(_work, number, run, str(store.folder), device): run
             for number, run in enumerate(wanted)

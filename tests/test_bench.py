@@ -94,8 +94,12 @@ def test_every_figure_has_its_baseline():
     assert rates[0]["precision"] == "float32" and rates[0]["flops"] > 0 and rates[0]["bytes"] > 0
     rows = list(bench.iterations(CLOCK, bench.modes("cpu"), (32,), rates))
     assert rows[0]["mode"] == "float32" and rows[0]["ratio"] == 1
+    assert [row["channels"] for row in rows] == sorted([128, 16] * (len(rows) // 2))[::-1]
     for row in rows:
-        assert row["ratio"] == pytest.approx(rows[0]["seconds"] / row["seconds"])
+        (reference,) = [
+            r for r in rows if r["channels"] == row["channels"] and r["mode"] == "float32"
+        ]
+        assert row["ratio"] == pytest.approx(reference["seconds"] / row["seconds"])
         assert row["floor"] > 0 or row["mode"].startswith("bf16")
     rows = list(bench.loops(CLOCK, "cpu", 32))
     assert len(rows) == 2 and rows[0]["ratio"] == 1
@@ -143,7 +147,9 @@ def test_the_command_tells_it_as_json_and_as_tables(capsys):
     assert result["presets"] == [] and "side 32" in told.err
     shown = bench.tables(result)
     (table,) = shown.values()
-    assert list(table.columns) == ["side [px]", "mode", "time [ms]", "ratio", "floor [ms]"]
+    assert list(table.columns) == [
+        "channels", "side [px]", "mode", "time [ms]", "ratio", "floor [ms]",
+    ]  # fmt: skip
     assert main(["bench", "--only", "batches"]) == 0
     assert "| side [px] | mode | batch | time [ms] | ratio |" in capsys.readouterr().out
 
