@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from . import datasets, denoisers, metrics, resize
+from . import stopping as rules
 from .engine import pick
 from .errors import InputError
 from .operators import Blur, Downsample, Identity, degrade
@@ -335,11 +336,40 @@ def precision(profile: str, seeds: tuple[int, ...]) -> list[Run]:
     ]  # fmt: skip
 
 
+# What experiment stopping gives the rules: short memories, as its networks are quick to turn.
+STOPPING = {
+    "windowed-variance": dict(window=50, patience=300),
+    "exponential-variance": dict(weight=0.05, patience=300),
+    "discrepancy": {},
+}
+
+
+def stopping(profile: str, seeds: tuple[int, ...]) -> list[Run]:
+    """When rules without the truth would stop (deepred.stopping): they look on and stop nothing.
+
+    The crops of `economy`, DIP and DeepRED by preset fast, one run of 2000 iterations, in the two
+    tasks in which DIP turns.
+    """
+    if profile != "paper":
+        return []
+    changes = dict(runs=1, iterations=2000)
+    return [
+        _run(
+            "stopping", profile, task, SETTINGS[task][0], "builtin", image, crop, method, "fast",
+            changes, seed,
+        )
+        for seed in seeds
+        for task in ("denoise", "deblur")
+        for method in ("dip", "deepred")
+        for image, crop in ECONOMY_CROPS.items()
+    ]  # fmt: skip
+
+
 EXPERIMENTS: dict[str, Callable[[str, tuple[int, ...]], list[Run]]] = {
     name: partial(lambda name, profile, seeds: TABLES[name].runs(profile, name, seeds), name)
     for name in TABLES
 } | {"overfitting": overfitting, "endurance": endurance, "narrow": narrow, "economy": economy,
-    "precision": precision,
+    "precision": precision, "stopping": stopping,
 }  # fmt: skip
 
 
@@ -431,8 +461,10 @@ def execute(
     else:
         every = max(1, run.settings.iterations // 200)
         track = metrics.tracker(truth, every, last=run.settings.iterations, metric=metric)
+        observers = _Rules(run)
 
         def measure(state: State) -> dict[str, float] | None:
+            observers.update(state)
             measured = track(state)
             if measured is not None and progress is not None:
                 progress(state.run * run.settings.iterations + state.k, measured["psnr"])
@@ -451,6 +483,7 @@ def execute(
             "single_psnr": last["psnr"],  # the first run alone
             "plain_psnr": last["psnr_output"],  # and its last output alone
             "run_means": _run_means(result.images, truth, metric),
+            "stops": observers.told(lambda image: metric(image.cpu(), truth)),
         }
     record = {
         "key": key,
@@ -472,6 +505,30 @@ def execute(
     }
     store.put(record, curve, image)
     return record
+
+
+class _Rules:
+    """The rules of `STOPPING`, looking on at a run of that experiment; none at any other."""
+
+    def __init__(self, run: Run) -> None:
+        wanted = STOPPING if run.experiment == "stopping" else {}
+        self._rules = {n: rules.named(n, run.sigma, every=1, **o) for n, o in wanted.items()}
+        self._stopped: dict[str, int] = {}
+
+    def update(self, state: State) -> None:
+        for name, rule in self._rules.items():
+            if rule.update(state):
+                self._stopped.setdefault(name, state.k)
+
+    def told(self, metric: Callable[[Tensor], float]) -> str:
+        """By rule [iteration at which it would stop, that of its image, PSNR], JSON; null if it
+        would not. "" without rules."""
+        found = {}
+        for name, rule in self._rules.items():
+            k, image = rule.best or (None, None)
+            psnr = None if image is None else round(metric(image), 3)
+            found[name] = [self._stopped.get(name), k, psnr]
+        return json.dumps(found) if found else ""
 
 
 def _run_means(images: list[Tensor], truth: Tensor, metric) -> str:

@@ -33,9 +33,9 @@ logger = logging.getLogger(__name__)
 COLUMNS = (
     "key", "profile", "experiment", "task", "setting", "dataset", "image", "crop", "method",
     "preset", "seed", "iterations", "psnr", "psnr_y", "snr", "ssim", "single_psnr", "plain_psnr",
-    "best_psnr", "best_iteration", "run_means", "seconds", "device", "precision", "threads", "cpu",
-    "gpu", "deepred", "commit", "python", "torch", "numpy", "scikit-image", "pillow", "bm3d",
-    "date", "settings",
+    "best_psnr", "best_iteration", "run_means", "stops", "seconds", "device", "precision",
+    "threads", "cpu", "gpu", "deepred", "commit", "python", "torch", "numpy", "scikit-image",
+    "pillow", "bm3d", "date", "settings",
 )  # fmt: skip
 
 
@@ -164,7 +164,9 @@ def read_runs(folder: str | Path) -> pd.DataFrame:
     path = Path(folder) / "runs.csv"
     if not path.exists():
         return pd.DataFrame(columns=COLUMNS)
-    table = pd.read_csv(path, dtype=dict.fromkeys(("key", "preset", "crop", "run_means"), str))
+    table = pd.read_csv(
+        path, dtype=dict.fromkeys(("key", "preset", "crop", "run_means", "stops"), str)
+    )
     return table.reindex(columns=COLUMNS)
 
 

@@ -14,7 +14,16 @@ import numpy as np
 import pandas as pd
 
 from . import bench
-from .experiments import ECONOMY, ECONOMY_CROPS, PRECISIONS, TABLE_4_QUOTED, TABLES, Table, printed
+from .experiments import (
+    ECONOMY,
+    ECONOMY_CROPS,
+    PRECISIONS,
+    STOPPING,
+    TABLE_4_QUOTED,
+    TABLES,
+    Table,
+    printed,
+)  # fmt: skip
 from .files import replacing
 from .settings import SETTINGS, Settings, preset
 
@@ -412,3 +421,42 @@ def _reaches(curve: pd.DataFrame, level: float) -> int | None:
 
 def _rounded(value: float | None, digits: int) -> float | None:
     return None if value is None else round(value, digits) if digits else round(value)
+
+
+def stops(runs: pd.DataFrame) -> pd.DataFrame:
+    """Experiment stopping: where each rule would stop, and what that costs; means over images.
+
+    Columns: task, method, rule; ``images``, on how many of all it would stop; ``stops at`` and
+    ``takes``, the iterations at which it would and whose image it takes, ``PSNR [dB]`` of that,
+    and ``lost [dB]`` against the best of the run: means over those images. A last row for each
+    method, rule "none", is its last iteration.
+    """
+    runs = runs[runs["experiment"] == "stopping"]
+    rows = []
+    for (task, method), group in runs.groupby(["task", "method"], sort=False):
+        best = group["best_psnr"]
+        each = group["stops"].map(json.loads)
+        for rule in STOPPING:
+            told = pd.DataFrame(each.map(lambda d, rule=rule: d[rule]).tolist(), group.index)
+            there = told[0].notna()
+            found = told[there].astype(float)
+            lost = best[there] - found[2]
+            rows.append((task, method, rule, there, found[0], found[1], found[2], lost))
+        last = group["iterations"]
+        final = group["single_psnr"]
+        rows.append((task, method, "none", last > 0, last, last, final, best - final))
+    return pd.DataFrame(
+        [
+            {
+                "task": task, "method": NAMES[method], "rule": rule,
+                "images": f"{there.sum()} of {len(there)}",
+                "stops at": _rounded(_mean(at), 0), "takes": _rounded(_mean(takes), 0),
+                "PSNR [dB]": _rounded(_mean(psnr), 2), "lost [dB]": _rounded(_mean(lost), 2),
+            }
+            for task, method, rule, there, at, takes, psnr, lost in rows
+        ]
+    )  # fmt: skip
+
+
+def _mean(values: pd.Series) -> float | None:
+    return None if values.empty else values.mean()

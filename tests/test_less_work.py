@@ -143,3 +143,41 @@ def test_lines_of_quality_over_work():
     assert (work, psnr) == (40 * each, 31.5)
     figure = plots.against_work({"denoising": lines, "deblurring": {}}, "PSNR [dB]")
     assert [axis.get_title() for axis in figure.axes] == ["denoising", "deblurring: missing"]
+
+
+def test_rules_look_on_and_stop_nothing(tmp_path):
+    (run,) = [
+        r for r in experiments.stopping("paper", (0,))
+        if (r.task, r.method, r.image) == ("denoise", "dip", "rocket")
+    ]  # fmt: skip
+    small = run.settings.replace(channels=4, scales=2, iterations=150, input_channels=4)
+    run = experiments.Run(**{**vars(run), "settings": small})
+    record = experiments.execute(run, Store(tmp_path / "a"), device="cpu")
+    told = json.loads(record["metrics"]["stops"])
+    assert list(told) == list(experiments.STOPPING)
+    stopped, takes, psnr = told["windowed-variance"]
+    assert stopped is None and 50 <= takes <= 150 and 5 < psnr < 40  # it waits for 300
+    plain = experiments.Run(**{**vars(run), "experiment": "economy"})
+    other = experiments.execute(plain, Store(tmp_path / "b"), device="cpu")
+    assert other["metrics"]["stops"] == ""
+    assert other["metrics"]["psnr"] == record["metrics"]["psnr"]
+
+
+def test_what_a_stop_costs():
+    def one(image, at, psnr):
+        told = {"windowed-variance": [at, 100, psnr], "exponential-variance": [None, None, None]}
+        told["discrepancy"] = [500, 500, 29.0]
+        return row(
+            experiment="stopping", task="denoise", method="dip", image=image, iterations=2000,
+            best_psnr=30.0, single_psnr=27.0, stops=json.dumps(told),
+        )  # fmt: skip
+
+    runs = pd.DataFrame([one("a", 400, 29.5), one("b", 600, 29.9), one("c", None, 10.0)])
+    table = tables.stops(runs).set_index("rule")
+    windowed = table.loc["windowed-variance"]
+    assert windowed["images"] == "2 of 3" and windowed["stops at"] == 500
+    assert windowed["PSNR [dB]"] == 29.7 and windowed["lost [dB]"] == 0.3
+    assert table.loc["exponential-variance", "images"] == "0 of 3"
+    assert pd.isna(table.loc["exponential-variance", "PSNR [dB]"])
+    assert table.loc["none", "lost [dB]"] == 3.0 and table.loc["none", "takes"] == 2000
+    assert tables.stops(runs[:0]).empty

@@ -1,0 +1,380 @@
+"""Stopping rules against numpy, literal loops and sequences whose valley is known."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from deepred import stopping
+from deepred.errors import InputError
+from deepred.solver import State
+from deepred.stopping import Discrepancy, ExponentialVariance, WindowedVariance
+
+SHAPE = (1, 3, 6, 5)
+NEVER = 10**6
+
+
+def state(k, output=None, *, estimate=None, residual=1.0) -> State:
+    """Iteration k; unless given, its estimate is an image that tells k."""
+    output = torch.zeros(SHAPE) if output is None else output
+    estimate = torch.full_like(output, k) if estimate is None else estimate
+    return State(
+        k, estimate, output, output, output, output, {"residual": torch.tensor(residual)}, 0
+    )
+
+
+def noise(n, dtype=torch.float64, mean=0.5, spread=0.01) -> torch.Tensor:
+    """n outputs about a mean image, of a variation that falls a thousandfold and rises again."""
+    generator = torch.Generator().manual_seed(0)
+    size = spread * 10 ** (3 * (torch.linspace(-1, 1, n, dtype=torch.float64).abs() - 1))
+    images = torch.randn(n, *SHAPE, generator=generator, dtype=torch.float64)
+    return (mean + size.view(-1, 1, 1, 1, 1) * images).to(dtype)
+
+
+def pattern(amplitude) -> torch.Tensor:
+    """A checkerboard of an amplitude. Of +a and -b, the variance is ((a + b) / 2)^2 a pixel."""
+    signs = torch.ones(math.prod(SHAPE), dtype=torch.float64)
+    signs[::2] = -1
+    return amplitude * signs.view(SHAPE)
+
+
+def valley(n, bottom, *, depth=0.01) -> list[torch.Tensor]:
+    """Outputs 1 .. n whose amplitude falls until iteration `bottom` and rises from there."""
+    return [pattern((-1) ** k * (depth + abs(k - bottom) / n)) for k in range(1, n + 1)]
+
+
+def feed(rule, outputs, first=1) -> int | None:
+    """The iteration at which the rule says stop, None if it does not."""
+    for k, output in enumerate(outputs, first):
+        if rule.update(state(k, output)):
+            return k
+    return None
+
+
+def assert_best(rule, k):
+    """The best is iteration k, number and image."""
+    found, image = rule.best
+    assert found == k
+    assert torch.equal(image, torch.full_like(image, k))
+
+
+# The variances ------------------------------------------------------------------------------------
+
+
+def windowed(outputs, window):
+    """numpy's, in float64, of the same numbers: inf until the window is full."""
+    x = outputs.double().numpy()
+    return [
+        x[k - window : k].var(axis=0).sum() if k >= window else math.inf
+        for k in range(1, len(x) + 1)
+    ]
+
+
+def exponential(outputs, a):
+    """The recursion written out, pixel by pixel; inf for the first 2/a outputs."""
+    x = outputs.double().numpy()
+    mean, variance, result = x[0].copy(), 0.0, []
+    for k in range(1, len(x) + 1):
+        if k > 1:
+            variance = (1 - a) * (variance + a * np.sum((x[k - 1] - mean) ** 2))
+            mean = (1 - a) * mean + a * x[k - 1]
+        result.append(variance if k >= 2 / a else math.inf)
+    return result
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        (lambda: WindowedVariance(2, NEVER), lambda x: windowed(x, 2)),
+        (lambda: WindowedVariance(7, NEVER), lambda x: windowed(x, 7)),
+        (lambda: WindowedVariance(100, NEVER), lambda x: windowed(x, 100)),
+        (lambda: ExponentialVariance(0.1, NEVER), lambda x: exponential(x, 0.1)),
+        (lambda: ExponentialVariance(0.5, NEVER), lambda x: exponential(x, 0.5)),
+    ],
+    ids=["windowed 2", "windowed 7", "windowed 100", "exponential .1", "exponential .5"],
+)
+@pytest.mark.parametrize(
+    ("dtype", "mean", "spread", "rtol"),
+    [
+        # Differences from a mean near 1/2, rounded to 1e-16, of 1e-5 at least: 1e-11 each, and less
+        # of their sum.
+        (torch.float64, 0.5, 0.01, 1e-10),
+        # float32 rounds the outputs, before the rule and before numpy. In float64 the mean is good
+        # to 1e-14 and the differences, at most 1e-1 and at least the 8e-6 of a bit at 100, to 1e-9.
+        (torch.float32, 100.0, 0.1, 1e-9),
+    ],
+    ids=["float64", "float32 far from zero"],
+)
+def test_the_variance_is_that_of_numpy_at_every_iteration(
+    rule, expected, dtype, mean, spread, rtol
+):
+    outputs = noise(330, dtype, mean, spread)
+    rule = rule()
+    for k, (output, value) in enumerate(zip(outputs, expected(outputs)), 1):
+        rule.update(state(k, output))
+        assert rule.variance.item() == pytest.approx(value, rel=rtol), k
+
+
+def test_an_explosion_leaves_nothing_in_the_windowed_variance():
+    outputs = noise(40)
+    outputs[4] *= 1e12  # 1e24 in the sums, against which 1e-8 is nothing
+    rule = WindowedVariance(5, NEVER)
+    for k, (output, value) in enumerate(zip(outputs, windowed(outputs, 5)), 1):
+        rule.update(state(k, output))
+        # Gone from the window after iteration 9, and from its sums once they are made anew.
+        if k >= 10:
+            assert rule.variance.item() == pytest.approx(value, rel=1e-10), k
+
+
+def test_outputs_that_stand_still_have_no_negative_variance():
+    rule = WindowedVariance(3, NEVER)
+    for k, output in enumerate([*noise(4), *[torch.full(SHAPE, 0.1).double()] * 30], 1):
+        rule.update(state(k, output))
+        assert rule.variance >= 0
+    assert rule.variance == 0
+
+
+# Stopping -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("every", [1, 10, 7])
+@pytest.mark.parametrize("patience", [1, 20, 33])
+def test_it_stops_its_patience_after_the_valley(every, patience):
+    rule = WindowedVariance(2, patience, every)
+    # With amplitude d at 80 and d + |k - 80| / n elsewhere, the sums of neighbours are least for
+    # (79, 80) and (80, 81), and equal: the first counts. Tilted, so that there is no tie.
+    outputs = [x * (1 - 1e-6 * k) for k, x in enumerate(valley(200, 80))]
+    stopped = feed(rule, outputs)
+    assert stopped == -(-(81 + patience) // every) * every
+    assert_best(rule, 81)
+
+
+def test_the_exponential_rule_stops_its_patience_after_its_valley():
+    outputs = torch.stack(valley(300, 120))
+    least = int(np.argmin(exponential(outputs, 0.2))) + 1
+    assert 120 < least < 150  # it lags, by some of its 1 / a
+    rule = ExponentialVariance(0.2, 50, every=1)
+    assert feed(rule, outputs) == least + 50
+    assert_best(rule, least)
+
+
+def test_the_zero_from_which_the_exponential_variance_starts_is_no_valley():
+    rule = ExponentialVariance(0.1, NEVER)
+    outputs = [pattern((-1) ** k * (0.1 if k < 40 else 0.05)) for k in range(1, 101)]
+    feed(rule, outputs[:19])
+    assert rule.best is None
+    feed(rule, outputs[19:], 20)
+    assert rule.best[0] == 100  # while the variance falls towards .05^2 the newest is the best
+
+
+@pytest.mark.parametrize("every", [1, 10, 4])
+def test_discrepancy_stops_at_the_first_look_after_the_crossing(every):
+    rule = Discrepancy(0.1, 1.02, every)
+    residuals = [0.3 - 0.01 * k for k in range(30)]  # iteration k has .31 - .01 k; .102 after 20
+    stopped = next(
+        k for k, residual in enumerate(residuals, 1) if rule.update(state(k, residual=residual))
+    )
+    assert stopped == -(-21 // every) * every
+    assert_best(rule, 21)
+
+
+def test_discrepancy_keeps_the_first_crossing():
+    rule = Discrepancy(0.1, every=10)
+    residuals = [0.2, 0.2, 0.1 - 1e-6, 0.2, 0.05, 0.04, 0.2, 0.2, 0.2, 0.2]
+    answers = [rule.update(state(k, residual=r)) for k, r in enumerate(residuals, 1)]
+    assert answers == [False] * 9 + [True]
+    assert_best(rule, 3)
+
+
+def test_every_changes_only_when_a_stop_is_noticed():
+    """A deeper valley between the stop and the late look is not seen by either."""
+    outputs = valley(100, 30)
+    outputs[52:] = [pattern(0.0)] * 48  # from iteration 53 on; the stop is at 30 or 31 + 20
+    found = set()
+    for every in (1, 3, 10, 60):
+        for rule in (WindowedVariance(2, 20, every), ExponentialVariance(0.9, 20, every)):
+            stopped = feed(rule, outputs)
+            assert stopped % every == 0 and 50 <= stopped < 52 + every
+            found.add((type(rule), rule.best[0]))
+            assert_best(rule, rule.best[0])
+    assert len(found) == 2  # one iteration for each rule
+
+
+def test_a_smaller_variance_at_the_last_moment_counts():
+    outputs = [
+        pattern((-1) ** k * a) for k, a in enumerate([5, 4, 3, 4, 5, 5, 5, 1, 1, 9, 9, 9, 9])
+    ]
+    # Variances 4.5^2 3.5^2 3.5^2 4.5^2 5^2 5^2 3^2 1^2 5^2 ... of iterations 2, 3, ...: the third
+    # is the least until iteration 8 = 3 + 5, the last at which patience 5 lets it be beaten.
+    rule = WindowedVariance(2, 5, every=1)
+    assert feed(rule, outputs) is None
+    assert_best(rule, 9)
+    rule = WindowedVariance(2, 4, every=1)
+    assert feed(rule, outputs) == 7
+    assert_best(rule, 3)
+
+
+def test_the_device_is_read_at_the_looks_only():
+    class Reads(TorchDispatchMode):
+        """Counts what item, int, float and bool of a tensor come down to."""
+
+        count = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            self.count += function is torch.ops.aten._local_scalar_dense.default
+            return function(*args, **(kwargs or {}))
+
+    states = [state(k, x, residual=1 - k / 100) for k, x in enumerate(valley(50, 10), 1)]
+    for rule in (
+        WindowedVariance(3, NEVER), ExponentialVariance(0.5, NEVER), Discrepancy(0.5, every=10),
+    ):  # fmt: skip
+        with Reads() as reads:
+            for s in states:
+                rule.update(s)
+        assert reads.count == 5
+
+
+def test_the_best_image_is_no_memory_of_the_solvers():
+    """With an engine's graphs each step writes into the tensors of the one before."""
+    rule, reference = WindowedVariance(3, 5, every=1), WindowedVariance(3, 5, every=1)
+    output, estimate = torch.empty(SHAPE).double(), torch.empty(SHAPE).double()
+    for k, x in enumerate(valley(40, 10), 1):
+        stops = rule.update(state(k, output.copy_(x), estimate=estimate.fill_(k)))
+        assert stops == reference.update(state(k, x))
+        assert torch.equal(rule.variance, reference.variance)
+    assert_best(rule, reference.best[0])
+
+
+# What goes wrong ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_is_never_the_best(value):
+    outputs = noise(60)
+    outputs[29, 0, 0, 0, 0] = value  # iteration 30
+    for rule, memory in ((WindowedVariance(5, NEVER), 5), (ExponentialVariance(0.4, NEVER), 5)):
+        for k, output in enumerate(outputs, 1):
+            rule.update(state(k, output))
+            # None until there are as many finite ones in a row again.
+            assert rule.variance.isfinite() == (memory <= k < 30 or k >= 30 + memory), k
+            if k == 34:
+                assert_best(rule, 29)
+        expected = windowed(outputs[30:], 5) if memory == rule.patience else None
+        del expected
+        assert rule.best[0] >= 35 and rule.best[1].isfinite().all()
+        if isinstance(rule, WindowedVariance):
+            assert rule.variance.item() == pytest.approx(windowed(outputs[30:], 5)[-1], rel=1e-10)
+        else:
+            assert rule.variance.item() == pytest.approx(exponential(outputs[30:], 0.4)[-1])
+
+
+def test_it_may_begin_with_what_is_not_finite():
+    outputs = noise(30)
+    outputs[0] = math.nan
+    for rule, expected in (
+        (WindowedVariance(4, NEVER), windowed(outputs[1:], 4)),
+        (ExponentialVariance(0.5, NEVER), exponential(outputs[1:], 0.5)),
+    ):
+        feed(rule, outputs)
+        assert rule.variance.item() == pytest.approx(expected[-1], rel=1e-10)
+
+
+def test_an_estimate_that_is_not_finite_is_never_the_best():
+    broken = torch.full(SHAPE, math.nan)
+    rule = Discrepancy(0.1, every=1)
+    assert not rule.update(state(1, estimate=broken, residual=0.05))
+    assert not rule.update(state(2, output=broken, estimate=torch.ones(SHAPE), residual=0.05))
+    assert not rule.update(state(3, residual=math.nan))
+    assert rule.best is None
+    assert rule.update(state(4, residual=0.06))
+    assert_best(rule, 4)
+
+
+# Going back ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "new", [lambda: WindowedVariance(3, 30), lambda: ExponentialVariance(0.5, 30)]
+)
+def test_after_a_return_the_outputs_before_it_do_not_count(new):
+    rule, fresh = new(), new()
+    feed(rule, noise(25))
+    again = noise(20, mean=0.8)
+    for k, output in enumerate(again, 21):
+        rule.update(state(k, output))
+        fresh.update(state(k, output))
+        assert torch.equal(rule.variance, fresh.variance)  # inf at first, too
+
+
+def test_a_return_keeps_a_best_that_it_does_not_undo():
+    outputs = [x * (1 - 1e-6 * k) for k, x in enumerate(valley(60, 20))]
+    for k, kept in ((22, True), (21, True), (20, False)):
+        rule = WindowedVariance(2, 100)
+        feed(rule, outputs[:40])
+        assert_best(rule, 21)
+        rule.update(state(k, pattern(0.5)))
+        if kept:
+            assert_best(rule, 21)
+        else:
+            assert rule.best is None
+            rule.update(state(k + 1, pattern(0.6)))  # worse than what was forgotten
+            assert_best(rule, k + 1)
+
+
+def test_a_rule_that_has_stopped_goes_on_after_a_return():
+    rule = Discrepancy(0.1, every=1)
+    assert not rule.update(state(1, residual=0.2))
+    assert rule.update(state(2, residual=0.05))
+    assert not rule.update(state(1, residual=0.3))
+    assert rule.best is None
+    assert not rule.update(state(2, residual=0.2))
+    assert rule.update(state(3, residual=0.1 - 1e-6))
+    assert_best(rule, 3)
+
+
+# Names and input ----------------------------------------------------------------------------------
+
+
+def test_the_factory_makes_the_rule_of_each_name():
+    rule = stopping.named("windowed-variance", sigma=0.1, window=5, patience=7, every=3)
+    assert isinstance(rule, WindowedVariance)
+    assert (rule.window, rule.patience, rule.every) == (5, 7, 3)
+    rule = stopping.named("exponential-variance", weight=0.2)
+    assert isinstance(rule, ExponentialVariance)
+    assert (rule.weight, rule.patience, rule.every) == (0.2, 1000, 10)
+    rule = stopping.named("discrepancy", 0.1, target=1.5)
+    assert isinstance(rule, Discrepancy)
+    assert rule.level == pytest.approx(0.15) and rule.best is None
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("variance", {}, "unknown stopping rule 'variance'; known are windowed-variance, "),
+        ("windowed-variance", {"window": 1}, "window must be a whole number of at least 2, got 1"),
+        ("windowed-variance", {"window": 2.5}, "window must be a whole number of at least 2"),
+        ("windowed-variance", {"patience": 0}, "patience must be a whole number of at least 1"),
+        ("windowed-variance", {"patience": True}, "patience must be a whole number of at least 1"),
+        ("windowed-variance", {"every": 0}, "every must be a whole number of at least 1, got 0"),
+        ("windowed-variance", {"weight": 0.1}, "windowed-variance has no option 'weight'; known"),
+        ("exponential-variance", {"weight": 0.0}, "weight must be a number in (0, 1), got 0.0"),
+        ("exponential-variance", {"weight": 1}, "weight must be a number in (0, 1), got 1"),
+        ("exponential-variance", {"weight": math.nan}, "weight must be a number in (0, 1)"),
+        ("exponential-variance", {"weight": "a"}, "weight must be a number in (0, 1), got 'a'"),
+        ("exponential-variance", {"patience": 0}, "patience must be a whole number of at least 1"),
+        ("discrepancy", {}, "discrepancy's sigma must be a number above 0, got None"),
+        ("discrepancy", {"sigma": 0.0}, "discrepancy's sigma must be a number above 0, got 0.0"),
+        ("discrepancy", {"sigma": math.inf}, "discrepancy's sigma must be a number above 0"),
+        ("discrepancy", {"sigma": 0.1, "target": -1}, "discrepancy's target must be a number"),
+        ("discrepancy", {"sigma": 0.1, "patience": 5}, "discrepancy has no option 'patience'"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(name, options, message):
+    with pytest.raises(InputError, match="^" + re.escape(message)) as caught:
+        stopping.named(name, **options)
+    assert "\n" not in str(caught.value)
