@@ -30,7 +30,6 @@ from .errors import InputError
 from .operators import Blur, Downsample, Identity, degrade
 from .restoration import dip_network, initialise
 from .settings import SETTINGS, Settings, preset
-from .solver import ADMM
 from .store import provenance
 
 SIDES = (128, 256, 512)
@@ -262,16 +261,11 @@ def batches(clock: Clock, device: str, side: int) -> Iterator[dict]:
     for count in (1, 2, 4, 8):
         how = pick(device, work=settings.channels * side**2, graphs=device == "cuda", batch=count)
         with ExitStack() as stack:
-            lanes = [how.lane() for _ in range(count)]
-            steps = []
-            for lane in lanes:
-                with lane():
-                    steps.append(_step(stack, how, settings, side, None))
+            steps = [_step(stack, how, settings, side, None) for _ in range(count)]
 
-            def turn(lanes=lanes, steps=steps) -> None:
-                for lane, step in zip(lanes, steps):
-                    with lane():
-                        step()
+            def turn(steps=steps) -> None:
+                for step in steps:
+                    step()
 
             seconds = clock.seconds(turn) / count
         reference = reference or seconds
@@ -362,14 +356,19 @@ def _step(stack: ExitStack, how: Engine, settings: Settings, side: int, denoise,
     H = {"denoise": Identity(), "sr": Downsample(4), "deblur": Blur.uniform()}[task]
     truth = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
     y = H(truth).to(how.device)
-    z, net = initialise(lambda: dip_network((3, side, side), settings), settings, 0, y)
     stack.enter_context(how.session())
-    net, z = how.prepare(net, z)
     executor = stack.enter_context(ThreadPoolExecutor(max_workers=1))
-    solver: ADMM = how.solver(
-        y, H, net, z, denoise, settings, sigma=SIGMA, seed=0, executor=executor
-    )
-    return solver.step
+    lane = how.lane()
+    with lane():
+        z, net = initialise(lambda: dip_network((3, side, side), settings), settings, 0, y)
+        net, z = how.prepare(net, z)
+        solver = how.solver(y, H, net, z, denoise, settings, sigma=SIGMA, seed=0, executor=executor)
+
+    def step() -> None:
+        with lane():
+            solver.step()
+
+    return step
 
 
 def _mode(how: Engine) -> str:

@@ -112,8 +112,9 @@ def nlm_torch(
 
 def _mirrored(x: Tensor, dim: int, reach: int) -> Tensor:
     """x with `reach` more at both ends of a dimension, mirrored as often as it takes."""
-    index = np.pad(np.arange(x.shape[dim]), reach, mode="reflect")
-    return x.index_select(dim, torch.from_numpy(index).to(x.device))
+    size = x.shape[dim]
+    index = torch.arange(-reach, size + reach, device=x.device) % max(2 * size - 2, 1)
+    return x.index_select(dim, torch.minimum(index, (2 * size - 2 - index).abs()))
 
 
 def _box(t: Tensor, dim: int, side: int) -> Tensor:

@@ -63,12 +63,16 @@ class Engine:
                     stack.callback(torch.set_num_threads, torch.get_num_threads())
                     torch.set_num_threads(self.threads)
             else:
-                flags = dict(benchmark=not self.strict, deterministic=self.strict)
-                tf32 = self.precision != "float32"
-                stack.enter_context(torch.backends.cudnn.flags(allow_tf32=tf32, **flags))
-                matmul = torch.backends.cuda.matmul
-                stack.callback(setattr, matmul, "allow_tf32", matmul.allow_tf32)
-                matmul.allow_tf32 = tf32
+                # One by one: torch.backends.cudnn.flags() would switch cuDNN off.
+                cudnn, tf32 = torch.backends.cudnn, self.precision != "float32"
+                for owner, name, value in [
+                    (cudnn, "benchmark", not self.strict),
+                    (cudnn, "deterministic", self.strict),
+                    (cudnn, "allow_tf32", tf32),
+                    (torch.backends.cuda.matmul, "allow_tf32", tf32),
+                ]:
+                    stack.callback(setattr, owner, name, getattr(owner, name))
+                    setattr(owner, name, value)
                 stack.callback(torch.cuda.synchronize)
             yield
 

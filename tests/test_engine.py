@@ -266,6 +266,23 @@ def test_a_session_leaves_the_threads_as_they_were():
     assert torch.get_num_threads() == before
 
 
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bf16"])
+def test_a_session_on_a_gpu_sets_its_switches_and_gives_them_back(precision, strict, monkeypatch):
+    """The switches are there without a GPU, too."""
+    waits = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: waits.append(None))
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    names = ("enabled", "benchmark", "deterministic", "allow_tf32")
+    before = [getattr(cudnn, name) for name in names], matmul.allow_tf32
+    with Engine("cuda", precision, strict=strict).session():
+        tf32 = precision != "float32"
+        assert [getattr(cudnn, name) for name in names] == [True, not strict, strict, tf32]
+        assert matmul.allow_tf32 == tf32 and not waits
+    assert ([getattr(cudnn, name) for name in names], matmul.allow_tf32) == before
+    assert waits  # all is computed when the session ends
+
+
 def test_channels_last_changes_the_layout_alone():
     settings = preset("paper").replace(**SMALL)
     plain, _ = solve(ADMM, settings)
