@@ -277,6 +277,9 @@ ECONOMY = {
         "fast, 3 scales": _FLATTER,
         "fast, falling rate": dict(_FALLING, lr_decay_every=300),
         "fast, preconditioned": dict(precondition=0.01, runs=2),
+        "fast, preconditioned, 8 inputs": dict(
+            precondition=0.01, input_channels=8, iterations=2000, runs=1
+        ),
         "best": {},
     },
     "deblur": {
