@@ -132,8 +132,8 @@ def test_an_explosion_leaves_nothing_in_the_windowed_variance():
 
 
 def test_outputs_that_stand_still_have_no_negative_variance():
-    rule = WindowedVariance(3, NEVER)
-    for k, output in enumerate([*noise(4), *[torch.full(SHAPE, 0.1).double()] * 30], 1):
+    rule = WindowedVariance(20, NEVER)  # whose sums here come to -2e-14 at worst
+    for k, output in enumerate([*noise(22), *[torch.full(SHAPE, 0.1).double()] * 60], 1):
         rule.update(state(k, output))
         assert rule.variance >= 0
     assert rule.variance == 0
@@ -331,6 +331,12 @@ def test_a_rule_that_has_stopped_goes_on_after_a_return():
     assert not rule.update(state(2, residual=0.2))
     assert rule.update(state(3, residual=0.1 - 1e-6))
     assert_best(rule, 3)
+
+
+def test_a_return_takes_the_stop_back_before_the_next_look():
+    rule = Discrepancy(0.1, every=10)
+    assert [rule.update(state(k, residual=0.05)) for k in (9, 10, 11)] == [False, True, True]
+    assert not rule.update(state(5, residual=0.3))
 
 
 class Collapsing:
