@@ -130,7 +130,11 @@ _QUICK = {
         (("noisy", ""), ("nlm", ""), *_FAST, ("dip-tv", "fast")),
         dict(runs=1, iterations=1000),
     ),
-    "sr": (("x4",), (("bicubic", ""), *_FAST), dict(runs=1, iterations=700)),
+    "sr": (
+        ("x4",),
+        (("bicubic", ""), *_FAST),
+        dict(channels=16, input_channels=32, runs=1, iterations=700),
+    ),
     "deblur": (
         ("uniform", "gaussian"), (("blurred", ""), *_FAST), dict(runs=1, iterations=500)
     ),
@@ -230,13 +234,17 @@ def endurance(profile: str, seeds: tuple[int, ...]) -> list[Run]:
 def narrow(profile: str, seeds: tuple[int, ...]) -> list[Run]:
     """One full-size image of each of Tables 2 and 5 as far as a CPU reaches.
 
-    DIP and DeepRED for equally many iterations, preset fast with one run, on set5/woman x4 and
-    ncsr/butterfly with the uniform kernel; and set5/head x4 for Figure 3. Deblurring a whole
-    image takes more iterations than the preset's, which is made for smaller ones.
+    DIP and DeepRED for equally many iterations, preset fast with 16 channels and one run, on
+    set5/woman x4 and ncsr/butterfly with the uniform kernel; and set5/head x4 for Figure 3.
+    Deblurring a whole image takes more iterations than the preset's, which is made for smaller
+    ones.
     """
     if profile != "paper":
         return []
-    longer = {"sr": dict(runs=1), "deblur": dict(runs=1, iterations=3000)}
+    changes = {
+        "sr": dict(channels=16, input_channels=32, iterations=1200),
+        "deblur": dict(runs=1, iterations=3000),
+    }
     wanted = [
         ("sr", "x4", "set5", "woman", "dip"), ("sr", "x4", "set5", "woman", "deepred"),
         ("deblur", "uniform", "ncsr", "butterfly", "dip"),
@@ -244,7 +252,7 @@ def narrow(profile: str, seeds: tuple[int, ...]) -> list[Run]:
         ("sr", "x4", "set5", "head", "deepred"),
     ]  # fmt: skip
     return [
-        _run("narrow", profile, task, *what, None, method, "fast", longer[task], seed)
+        _run("narrow", profile, task, *what, None, method, "fast", changes[task], seed)
         for seed in seeds
         for task, *what, method in wanted
     ]
@@ -257,38 +265,39 @@ ECONOMY_CROPS = {
 }  # fmt: skip
 # By task: what is compared, by a preset's name and what is changed of it.
 _WIDER, _FLATTER = dict(channels=32, runs=2), dict(scales=3, runs=2)
-_FALLING = dict(learning_rate=0.02, lr_decay=0.5, runs=2)  # twice the rate, halved every quarter
+_FALLING = dict(learning_rate=0.02, lr_decay=0.5)  # twice the rate, halved every quarter
+_PAIR = dict(channels=16, input_channels=32, iterations=1200, runs=2)
 ECONOMY = {
     "denoise": {
         "paper": dict(iterations=1800),  # of the run-time paragraph
         "paper, 16 channels": dict(iterations=1800, channels=16),
-        "fast": dict(runs=4),
+        "fast": {},
+        "fast, 4 runs": dict(runs=4),
         "fast, 32 channels": _WIDER,
         "fast, 3 scales": _FLATTER,
-        "fast, falling rate": dict(_FALLING, lr_decay_every=375),
+        "fast, falling rate": dict(_FALLING, lr_decay_every=375, runs=2),
         "best": {},
         "best, 8 × 32 channels": dict(channels=32, runs=8),
     },
     "sr": {
         "paper": {},
         "paper, 16 channels": dict(channels=16),
-        "fast": dict(runs=4),
-        "fast, 32 channels": _WIDER,
-        "fast, 3 scales": _FLATTER,
-        "fast, falling rate": dict(_FALLING, lr_decay_every=300),
-        "fast, preconditioned": dict(precondition=0.01, runs=2),
-        "fast, preconditioned, 8 inputs": dict(
-            precondition=0.01, input_channels=8, iterations=2000, runs=1
-        ),
+        "fast": {},
+        "fast, 4 × 16 channels": dict(_PAIR, runs=4),
+        "fast, 2 × 32 channels": dict(_PAIR, channels=32),
+        "fast, 2 × 16 channels, 3 scales": dict(_PAIR, scales=3),
+        "fast, 2 × 16 channels, falling rate": dict(_PAIR, **_FALLING, lr_decay_every=300),
+        "fast, 2 × 16 channels, preconditioned": dict(_PAIR, precondition=0.01),
         "best": {},
     },
     "deblur": {
         "paper": dict(iterations=3000),  # a fifth of Table 1's: as far as a CPU got
         "paper, 16 channels": dict(iterations=3000, channels=16),
-        "fast": dict(runs=4),
+        "fast": {},
+        "fast, 4 runs": dict(runs=4),
         "fast, 32 channels": _WIDER,
         "fast, 3 scales": _FLATTER,
-        "fast, falling rate": dict(_FALLING, lr_decay_every=250),
+        "fast, falling rate": dict(_FALLING, lr_decay_every=250, runs=2),
         "fast, plain data term": dict(precondition=0.0, runs=2),
         "best": {},
     },
