@@ -88,7 +88,7 @@ print(f"bicubic: {metrics.psnr_y(bicubic, x):.2f} dB")
 # A small crop, a network of 16 channels, one run of each method with equally many iterations.
 
 # %%
-settings = deepred.preset("fast", "sr").replace(runs=1, iterations=p.live(600))
+settings = deepred.preset("fast", "sr").replace(channels=16, iterations=p.live(600))
 seed = (p.seeds or [0])[0]
 restored = {
     method: deepred.restore(y, H, method=method, settings=settings, seed=seed, device=p.device)
@@ -179,7 +179,7 @@ Markdown(tables.markdown(pd.DataFrame(rows)) if rows else "missing")
 # ## One image at full size, on a CPU
 #
 # `woman` of Set5, ×4, as far as a laptop reaches: a network of 16 channels instead of 128, NLM
-# instead of BM3D, one run, both methods with the same number of iterations (the preset `fast`).
+# instead of BM3D, one run, both methods with the same number of iterations (otherwise preset `fast`).
 
 # %% tags=["nbval-ignore-output"]
 woman = notebook.pictures(p, "narrow", "x4", "woman", ("fast", "paper"))
