@@ -116,6 +116,8 @@ class Store:
         if keep and (folder / "runs.csv").exists():
             runs, curve = _merged(folder, runs, curve)
         runs = runs.sort_values(list(_IDENTITY), kind="stable")
+        # Whole numbers also beside empty ones.
+        runs["best_iteration"] = pd.to_numeric(runs["best_iteration"]).astype("Int64")
         place = {key: i for i, key in enumerate(runs["key"])}
         curve = curve.sort_values("key", key=lambda keys: keys.map(place), kind="stable")
         curve = curve[["key", *[c for c in curve.columns if c != "key"]]]
@@ -242,8 +244,6 @@ def processor() -> str:
 def _row(record: dict) -> dict:
     flat = {**record, **record["metrics"], **record["provenance"]}
     flat["settings"] = json.dumps(record["settings"], sort_keys=True, separators=(",", ":"))
-    if "best_iteration" in flat:
-        flat["best_iteration"] = str(flat["best_iteration"])  # whole beside the empty ones
     decibels = dict.fromkeys(("psnr", "psnr_y", "snr", "single_psnr", "plain_psnr", "best_psnr"), 3)
     for name, digits in {**decibels, "ssim": 4, "seconds": 1}.items():
         if flat.get(name) is not None:
