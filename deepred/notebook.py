@@ -10,7 +10,7 @@ import torch
 from IPython.display import Image, Markdown, display
 from torch import Tensor
 
-from . import datasets, experiments, plots, resize, tables
+from . import bench, datasets, experiments, plots, resize, tables
 from .errors import InputError
 from .images import read
 
@@ -46,6 +46,11 @@ class Parameters:
         if (given / "runs.csv").exists():
             return given
         return _ROOT / "data" / "results" / profile
+
+
+def machines() -> list[dict]:
+    """What `deepred bench --json` told on the machines whose results are committed."""
+    return bench.read(_ROOT / "data" / "bench")
 
 
 def load(image: str, side: int = 96) -> Tensor:

@@ -30,6 +30,7 @@ NOTEBOOKS = {
     "05_denoising": ("denoising", "overfitting"),
     "06_super_resolution": ("table2", "table3", "narrow"),
     "07_deblurring": ("table5", "narrow"),
+    "08_beyond": ("economy", "precision", "stopping"),
 }
 
 

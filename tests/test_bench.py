@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from deepred import bench, denoisers
+from deepred import bench, denoisers, notebook
 from deepred.cli import main
 from deepred.engine import Engine
 from deepred.errors import InputError
@@ -164,6 +164,14 @@ def test_stored_results_are_read_in_order(tmp_path):
         (tmp_path / f"{name}.json").write_text(json.dumps({"machine": {"cpu": name}}))
     assert [result["machine"]["cpu"] for result in bench.read(tmp_path)] == ["a", "b"]
     assert bench.read(tmp_path / "none") == []
+
+
+def test_committed_machines_tell_where_and_when():
+    for result in notebook.machines():
+        told = result["machine"]
+        assert told["commit"] and not told["commit"].endswith("+") and told["date"]
+        assert set(bench.SECTIONS) <= set(result)
+        assert all(len(table) for table in bench.tables(result).values())
 
 
 def test_what_was_not_measured_says_so():
