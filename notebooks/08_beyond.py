@@ -77,7 +77,9 @@ Markdown(tables.markdown(pd.DataFrame(rows, columns=columns)))
 machines = notebook.machines()
 for result in machines:
     m = result["machine"]
-    where = m["gpu"] or f"{m['cpu']}, {m['cores']} cores, bf16 units: {'yes' if m['bf16'] else 'no'}"
+    where = (
+        m["gpu"] or f"{m['cpu']}, {m['cores']} cores, bf16 units: {'yes' if m['bf16'] else 'no'}"
+    )
     print(f"{where}; torch {m['torch']}, {m['date']}, deepred {m['commit']}")
     for title, table in bench.tables(result).items():
         if "economy" not in title:
