@@ -189,6 +189,7 @@ def _can_compile(device: str) -> bool:
 class Mixed(nn.Module):
     """A network that multiplies in bfloat16 and returns z's precision (torch.autocast).
 
+    What is not a product stays in z's precision where the network sees to it, as `networks` does.
     With `exact` set it is the network itself: the solver sets it when it has to go back.
     """
 

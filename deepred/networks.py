@@ -20,6 +20,10 @@ class Convolution(nn.Conv2d):
 
     `sliced` pads by slices, whose gradient adds up in a fixed order: torch's own padding adds
     atomically on a GPU, and two equal runs differ there.
+
+    Under autocast only the products are in bfloat16. The result goes on in the input's precision,
+    so that normalising, activating, doubling and merging round nothing more: with all of them in
+    bfloat16 runs ended 0.1 dB lower on average.
     """
 
     sliced = False
@@ -30,10 +34,10 @@ class Convolution(nn.Conv2d):
 
     def forward(self, t: Tensor) -> Tensor:
         if not self.sliced or self.padding == (0, 0):
-            return super().forward(t)
+            return super().forward(t).to(t.dtype)
         for dim, reach in ((2, self.padding[0]), (3, self.padding[1])):
             t = _reflected(t, dim, reach)
-        return F.conv2d(t, self.weight, self.bias, self.stride)
+        return F.conv2d(t, self.weight, self.bias, self.stride).to(t.dtype)
 
 
 class Double(nn.Upsample):

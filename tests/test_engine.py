@@ -224,6 +224,23 @@ def test_a_network_that_is_exact_is_the_network_itself():
     assert torch.equal(mixed(z), net(z))
 
 
+@pytest.mark.parametrize("sliced", [False, True])
+def test_only_products_are_rounded_to_bf16(sliced):
+    torch.manual_seed(0)
+    net = SkipNetwork((32, 32), channels=4, scales=2)
+    seen = {}
+    for name, module in net.named_modules():
+        if hasattr(module, "sliced"):
+            module.sliced = sliced
+        if not list(module.children()):
+            module.register_forward_hook(lambda m, i, out, name=name: seen.update({name: out}))
+    exact = net(z := torch.rand(net.input_shape)).detach()
+    near = Mixed(net)(z).detach()
+    assert {out.dtype for out in seen.values()} == {torch.float32}
+    assert not torch.equal(near, exact)  # 8 bits of mantissa a factor, some twenty products deep
+    assert (near - exact).abs().max() < 0.05
+
+
 # Choosing -----------------------------------------------------------------------------------------
 
 
