@@ -76,6 +76,32 @@ def test_a_slow_call_is_not_warmed_up_for_long(monkeypatch):
     assert len(calls) == 3
 
 
+def test_calls_that_take_turns_meet_the_same_load(monkeypatch):
+    """A machine that slows down all the time leaves the ratio of two calls nearly as it is."""
+    now, order = [0.0], []
+    monkeypatch.setattr(bench.time, "perf_counter", lambda: now[0])
+
+    def call(name, cost):
+        order.append(name)
+        now[0] += cost * (1 + len(order))
+
+    a, b = bench.Clock("cpu", 100.0).turns([lambda: call("a", 1), lambda: call("b", 10)])
+    assert order == ["a", "b"] * 8  # a warm-up and seven rounds
+    assert b / a == pytest.approx(10, rel=0.2)  # one after the other: 18
+
+
+def test_turns_that_are_slow_are_fewer(monkeypatch):
+    now, calls = [0.0], []
+    monkeypatch.setattr(bench.time, "perf_counter", lambda: now[0])
+
+    def slow():
+        calls.append(None)
+        now[0] += 10.0
+
+    assert bench.Clock("cpu", 1.0).turns([slow]) == [10.0]
+    assert len(calls) == 4
+
+
 def test_the_ways_to_compute(monkeypatch):
     monkeypatch.setattr(bench, "has_bf16", lambda: False)
     plain = bench.modes("cpu")
@@ -123,10 +149,12 @@ def test_a_denoiser_without_its_package_has_no_reference(monkeypatch):
 
 
 def test_a_preset_takes_its_iterations_times_their_number(monkeypatch):
-    monkeypatch.setattr(bench, "_interval", lambda *a: 0.5)
+    monkeypatch.setattr(bench, "_interval", lambda *a: None)
+    monkeypatch.setattr(bench.Clock, "turns", lambda self, calls: [6.0] * len(calls))
     for row in bench.presets(CLOCK, "cpu", 32):
         s = preset(row["preset"], row["task"])
-        assert row["total"] == 0.5 * s.iterations * s.runs
+        assert row["seconds"] == 6.0 / s.denoise_every
+        assert row["total"] == pytest.approx(row["seconds"] * s.iterations * s.runs)
         if row["preset"] == "fast":
             paper = preset("paper", row["task"])
             count = paper.iterations * paper.runs
