@@ -233,7 +233,7 @@ _FAST = {
 }
 _BEST = {
     "denoise": dict(channels=64, iterations=2400, runs=4),
-    "sr": dict(channels=64, iterations=2400, runs=4),
+    "sr": dict(channels=64, iterations=2400, runs=2),
     "deblur": dict(channels=64, iterations=3000, runs=4),
 }
 
