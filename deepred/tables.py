@@ -346,9 +346,9 @@ def economy(
 
     Columns: variant; iterations, of all runs; ``PSNR`` of the result [dB] and its ``gain`` over
     preset paper's; ``one run``, the first alone; ``reaches paper at``, the iteration at which the
-    first run is as good as preset paper's best, worst of the images, "never" where one is not;
-    ``total [s]`` and ``times faster``, of deepred.bench in one call. NaN or None where something
-    is missing.
+    first run is as good as preset paper's best, the mean of the images on which it is and their
+    number; ``after [s]``, those iterations' time; ``total [s]`` and ``times faster``. Times are
+    deepred.bench's in one call. NaN or None where something is missing.
 
     Parameters
     ----------
@@ -365,7 +365,8 @@ def economy(
         found = by_label[label]
         whole = set(found.index) >= set(ECONOMY_CROPS)
         row = {"variant": label, "iterations": None, "PSNR [dB]": np.nan, "gain [dB]": np.nan}
-        row |= {"one run [dB]": np.nan, "reaches paper at": None}
+        row |= {"one run [dB]": np.nan, "reaches paper at": None, "after [s]": None}
+        timed = seconds.get((task, label), {})
         if whole:
             first = found.iloc[0]
             count = len(str(first["run_means"]).split())
@@ -375,15 +376,20 @@ def economy(
         if whole and set(paper.index) >= set(ECONOMY_CROPS):
             row["gain [dB]"] = round((found[metric] - paper[metric]).mean(), 2)
             reached = [
-                _reaches(curves(found.loc[image, "key"]), paper.loc[image, "best_psnr"])
+                _reaches(curves(found.loc[image, "key"]), curves(paper.loc[image, "key"]))
                 for image in ECONOMY_CROPS
             ]
-            row["reaches paper at"] = "never" if None in reached else str(max(reached))
-        timed = seconds.get((task, label), {})
+            there = [k for k in reached if k is not None]
+            row["reaches paper at"] = "never"
+            if there:
+                mean = sum(there) / len(there)
+                row["reaches paper at"] = f"{mean:.0f} ({len(there)} of {len(reached)})"
+                if timed:
+                    row["after [s]"] = _rounded(mean * timed["seconds"], 0)
         row["total [s]"] = _rounded(timed.get("total"), 0)
         row["times faster"] = _rounded(timed.get("ratio"), 1)
         rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).astype({"after [s]": "Int64", "total [s]": "Int64"})
 
 
 def economy_lines(
@@ -412,10 +418,10 @@ def economy_lines(
     return lines
 
 
-def _reaches(curve: pd.DataFrame, level: float) -> int | None:
-    """The first iteration of the first run at which its PSNR is at a level."""
-    first = curve[curve["run"] == 0]
-    there = first.loc[first["psnr"] >= level, "iteration"]
+def _reaches(curve: pd.DataFrame, reference: pd.DataFrame) -> int | None:
+    """The first iteration of the first run at which its PSNR is the reference's best."""
+    first, level = (each[each["run"] == 0] for each in (curve, reference))
+    there = first.loc[first["psnr"] >= level["psnr"].max(), "iteration"]
     return int(there.iloc[0]) if len(there) else None
 
 
@@ -445,17 +451,16 @@ def stops(runs: pd.DataFrame) -> pd.DataFrame:
         last = group["iterations"]
         final = group["single_psnr"]
         rows.append((task, method, "none", last > 0, last, last, final, best - final))
-    return pd.DataFrame(
-        [
-            {
-                "task": task, "method": NAMES[method], "rule": rule,
-                "images": f"{there.sum()} of {len(there)}",
-                "stops at": _rounded(_mean(at), 0), "takes": _rounded(_mean(takes), 0),
-                "PSNR [dB]": _rounded(_mean(psnr), 2), "lost [dB]": _rounded(_mean(lost), 2),
-            }
-            for task, method, rule, there, at, takes, psnr, lost in rows
-        ]
-    )  # fmt: skip
+    columns = ["task", "method", "rule", "images", "stops at", "takes", "PSNR [dB]", "lost [dB]"]
+    table = [
+        (
+            task, NAMES[method], rule, f"{there.sum()} of {len(there)}",
+            _rounded(_mean(at), 0), _rounded(_mean(takes), 0),
+            _rounded(_mean(psnr), 2), _rounded(_mean(lost), 2),
+        )
+        for task, method, rule, there, at, takes, psnr, lost in rows
+    ]  # fmt: skip
+    return pd.DataFrame(table, columns=columns).astype({"stops at": "Int64", "takes": "Int64"})
 
 
 def _mean(values: pd.Series) -> float | None:
