@@ -147,7 +147,7 @@ plots.save(plots.compare(panels, inset=(16, 16, 32)), p.figures, "beyond_mean")
 alone = [metrics.psnr(one, x) for one in restored.images]
 gain = metrics.psnr(restored.image, x) - sum(alone) / len(alone)
 if p.profile != "smoke" and p.iterations is None:
-    assert gain > 0.3
+    assert gain > 0.15  # dB
 
 # %% [markdown]
 # ## The same image for less work
@@ -160,7 +160,7 @@ if p.profile != "smoke" and p.iterations is None:
 
 # %%
 curves = partial(store.read_curves, p.stored("paper"))
-timing = machines[0]["economy"] if machines else []
+timing = next((m["economy"] for m in machines if m["economy"]), [])
 titles = {"denoise": "Denoising, σ = 25", "sr": "Super-resolution, x4", "deblur": "Deblurring"}
 for task, title in titles.items():
     table = tables.economy(task, stored, curves, timing)
