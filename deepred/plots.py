@@ -253,7 +253,10 @@ def against_work(
         for name, (_, (work, psnr)) in lines.items():
             axis.plot(work / 1e12, psnr, "D", ms=6, color=colours[name], mec="white", mew=0.6)
         ends = [psnr for _, (_, psnr) in lines.values()]
-        axis.set(xscale="log", title=title, ylim=(min(ends) - 3, max(ends) + 0.4))
+        bottom = min(ends) - 3
+        seen = min(work[psnr > bottom].min() for work, psnr in runs.values())
+        axis.set(xscale="log", title=title, ylim=(bottom, max(ends) + 0.4))
+        axis.set_xlim(left=seen / 2)
         axis.get_legend().remove()
     handles = {}
     for axis in axes[0]:

@@ -178,7 +178,7 @@ plots.save(figure, p.figures, "beyond_work")
 # Curves are of one run, diamonds of the mean of all its runs.
 #
 # **What we see.** In super-resolution `fast` (32 channels, one run, NLM for BM3D, ten times the
-# learning rate) ends level with `paper` for a tenth of the operations. The mean of several narrower
+# learning rate) ends level with `paper` for a twentieth of the operations. The mean of several narrower
 # runs helps less there than a somewhat wider network: unlike noise, what is missing in a small
 # picture is missing in each run. A learning rate that falls loses 0.1 dB, three scales instead of
 # five lose nothing at this size, and preconditioning, which deblurring needs, is worth little here:
@@ -187,12 +187,14 @@ plots.save(figure, p.figures, "beyond_work")
 # In denoising, 128 channels overfit a picture this small within a few hundred iterations, and the
 # constant weights of the paper's text do not hold them back: at its best moment the reference has
 # 28.5 dB, at its end 22.2 dB. `fast`, whose weights grow once the fit is at the noise, passes that
-# best moment in a seventh of its time and stays above it. The mean of runs is the best bargain: a
+# best moment in a sixth of its time and stays above it. The mean of runs is the best bargain: a
 # second one gains 0.3 dB, four gain half a decibel.
 #
 # In deblurring the preconditioned data term does it: 1000 iterations of 16 channels end above 3000 of
-# the paper's settings, which are a fifth of Table 1's and still rising on the astronaut. Here, too,
-# two more runs gain 0.35 dB.
+# the paper's settings, which are a fifth of Table 1's and still rising. Here two more runs gain a
+# quarter of a decibel. (The first runs of `fast` and `fast, 4 runs` should be one curve. Their
+# measurements were blurred on two threads and on one, differ in the last bit, and a thousand steps
+# later by 0.1 dB: more digits than that no comparison of single runs deserves.)
 #
 # Whether the wide network has the last word on 256 × 256 or 512 × 512 pixels, where it overfits
 # later, takes a GPU to say.
