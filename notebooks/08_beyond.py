@@ -93,7 +93,7 @@ for kind, there in [("CPU", machines), ("GPU", [m for m in machines if m["machin
 # %% [markdown]
 # **What we see.** On a processor without bf16 units eager float32 is within a small factor of its
 # floor, and no mode changes that: torch's own layout is the best, and several problems taking turns
-# on the same cores gain nothing over one after the other (nor did four networks stacked into one with
+# on the same cores gain little over one after the other (nor did four networks stacked into one with
 # grouped convolutions: 1.0 times at 16 channels and 64 × 64 pixels, 0.6 times at 256 × 256). The
 # way to be faster on such a machine is to do less, which is the rest of this notebook. What the modes
 # for GPUs are worth (tf32, bf16, recorded graphs, batches on streams, denoisers on the device) is
@@ -103,9 +103,9 @@ for kind, there in [("CPU", machines), ("GPU", [m for m in machines if m["machin
 #
 # bfloat16 keeps 8 bits of each factor. Only the products of the convolutions are in it, their sums
 # in float32; what lies between the layers, theta, Adam, batch statistics and the images stay in
-# float32. (With all that lies between layers in bfloat16, too, as autocast has it, 0.13 dB were
-# lost.) Does the picture suffer? Four crops, three seeds, 600 iterations each, the difference of
-# the final PSNR to eager float32 with the same seed:
+# float32. (Rounding all that lies between the layers, too, as autocast has it, lost more.) Does the
+# picture suffer? Four crops, three seeds, 600 iterations each, the difference of the final PSNR to
+# eager float32 with the same seed:
 
 # %%
 stored = store.read_runs(p.stored("paper"))
@@ -118,7 +118,7 @@ for row in precisions.dropna(subset="mean").itertuples():
 
 # %% [markdown]
 # A single run may end some tenths of a dB higher or lower in another precision, as it may with
-# another seed: the paths part after a few dozen steps. On average nothing is lost. A run that does
+# another seed: the paths part after a few dozen steps. On average it is less than 0.1 dB. A run that does
 # become non-finite in bfloat16 goes back to its last good state and on in float32, and says so.
 #
 # ## Means over narrow networks, live
@@ -180,7 +180,7 @@ plots.save(figure, p.figures, "beyond_work")
 # **What we see.** In super-resolution `fast` (32 channels, one run, NLM for BM3D, ten times the
 # learning rate) ends level with `paper` for a twentieth of the operations. The mean of several narrower
 # runs helps less there than a somewhat wider network: unlike noise, what is missing in a small
-# picture is missing in each run. A learning rate that falls loses 0.1 dB, three scales instead of
+# picture is missing in each run. A learning rate that falls loses 0.15 dB, three scales instead of
 # five lose nothing at this size, and preconditioning, which deblurring needs, is worth little here:
 # the window leaves every frequency at least a quarter of its power.
 #
