@@ -82,15 +82,48 @@ def _parser() -> argparse.ArgumentParser:
         add("--seeds", nargs="+", type=_natural, default=[0], metavar="N")
         add("--device", choices=("auto", "cpu", "cuda"), default="auto")
         add("--workers", type=_whole, metavar="N", help="processes, default one a core")
+        text = "runs of one size that take turns on a GPU, default as many as pay"
+        add("--batch", type=_whole, metavar="N", help=text)
+        text = "send the runs to a dask.distributed scheduler instead, tcp://host:8786"
+        add("--dask", metavar="ADDRESS", help=text)
         if name == "run":
             text = "only runs with all these in their title, such as woman x4 red"
             add("--match", nargs="+", default=[], metavar="WORD", help=text)
             add("--store", type=_folder, default="reproduction/store", metavar="DIR")
+            text = "stop in time, 9m or 2h; the same command continues"
+            add("--budget", type=_duration, metavar="TIME", help=text)
+            text = "pack the store for results merge when all is done, or time is up"
+            add("--pack", metavar="FILE.zip", help=text)
             add("--dry-run", action="store_true", help="list the runs and what is there")
             add.__self__.set_defaults(command=_run)
         else:
             add("--out", type=_folder, default="reproduction", metavar="DIR")
             add.__self__.set_defaults(command=_reproduce)
+
+    stores = commands.add_parser("results", help="stores of results: merge, export, diff, pack")
+    actions = stores.add_subparsers(
+        required=True, metavar="merge|export|diff|pack", parser_class=_Parser
+    )
+    add = actions.add_parser("merge", help="take what other stores, or packed ones, have")
+    add.add_argument("sources", nargs="+", metavar="STORE")
+    add.add_argument("--into", required=True, type=_folder, metavar="STORE")
+    add.set_defaults(command=_results_merge)
+    add = actions.add_parser("export", help="write runs.csv and curves.csv for a repository")
+    add.add_argument("store", metavar="STORE")
+    add.add_argument("folder", type=_folder, metavar="FOLDER")
+    text = "and what FOLDER has already stays, unless computed anew"
+    add.add_argument("--keep", action="store_true", help=text)
+    add.add_argument("--images", action="store_true", help="and the restored images")
+    add.set_defaults(command=_results_export)
+    add = actions.add_parser("diff", help="two stores or exports side by side")
+    add.add_argument("a", metavar="A")
+    add.add_argument("b", metavar="B")
+    add.add_argument("--csv", action="store_true", help="all columns, as CSV")
+    add.set_defaults(command=_results_diff)
+    add = actions.add_parser("pack", help="a few small files that merge takes")
+    add.add_argument("store", metavar="STORE")
+    add.add_argument("file", metavar="FILE.zip")
+    add.set_defaults(command=_results_pack)
 
     text = "recompute the paper's deterministic numbers on the images that are here"
     commands.add_parser("verify", help=text).set_defaults(command=_verify)
@@ -219,7 +252,7 @@ def _settings(options, setting: str | None, sigma: float | None):
 
 
 def _run(options) -> int:
-    from . import experiments
+    from . import execution, experiments
     from .store import Store
 
     store = Store(options.store)
@@ -230,26 +263,98 @@ def _run(options) -> int:
     if options.dry_run:
         for run in runs:
             absent = experiments.missing(run)
-            state = "cannot" if absent else "done" if store.has(run.key(run.truth())) else "to do"
+            state = "cannot" if absent else "done" if execution.find(run, store) else "to do"
             print(
                 f"{state:8s}  {run.experiment:12s} {run.title:34s} {run.iterations:6d} iterations"
             )
         return 0
-    return _compute(runs, store, options)
+    status = _compute(runs, store, options, options.budget)
+    if options.pack:
+        from . import results
+
+        for path in results.pack(store, options.pack):
+            print(path)
+    return status
 
 
-def _compute(runs, store, options) -> int:
+def _compute(runs, store, options, budget: float | None = None) -> int:
     """Compute runs, say what is absent or failed; 1 if any failed or none could be computed."""
-    from . import runner
+    if options.dask:
+        from . import cluster
 
-    outcome = runner.compute(runs, store, device=options.device, workers=options.workers)
+        for option in ("workers", "batch", "budget"):
+            if getattr(options, option, None):
+                raise InputError(f"--{option} is for this machine: leave it out with --dask")
+        outcome = cluster.compute(runs, store, options.dask, device=options.device)
+    else:
+        from . import runner
+
+        outcome = runner.compute(
+            runs, store, device=options.device, workers=options.workers, budget=budget,
+            batch=options.batch,
+        )  # fmt: skip
     for reason in dict.fromkeys(reason for _, reason in outcome.absent):
         print(f"not computed: {reason}", file=sys.stderr)
     for run, error in outcome.failed:
         log = store.folder / f"failed-{run.experiment}-{run.title.replace(' ', '-')}.log"
         log.write_text(error, encoding="utf-8")
         print(f"failed: {run.experiment} {run.title}; see {log}", file=sys.stderr)
-    return 1 if outcome.failed or not outcome.done else 0
+    return 1 if outcome.failed or not (outcome.done or outcome.left) else 0
+
+
+def _results_merge(options) -> int:
+    from . import results
+    from .store import Store
+
+    store = Store(options.into)
+    for source in options.sources:
+        merged = results.merge(store, source)
+        told = f"{len(merged.new)} new, {len(merged.had)} there already"
+        told += f", {len(merged.continued)} begun" if merged.continued else ""
+        if merged.differ:
+            told += f"; {len(merged.differ)} of those with another result, which was not taken: "
+            told += ", ".join(merged.differ)
+        print(f"{source}: {told}")
+    return 0
+
+
+def _results_export(options) -> int:
+    store = _store(options.store)
+    store.export(options.folder, keep=options.keep, images=options.images)
+    print(f"{options.folder}: {len(store.records())} runs of {options.store}")
+    return 0
+
+
+def _results_diff(options) -> int:
+    from . import results
+
+    table = results.side_by_side(options.a, options.b)
+    if options.csv:
+        print(table.to_csv(index=False), end="")
+        return 0
+    print(f"A is {options.a}, B is {options.b}\n")
+    print(table.to_string(index=False, na_rep="", float_format="{:.2f}".format))
+    both = table["B - A [dB]"].dropna()
+    print(f"\n{len(both)} in both, {len(table) - len(both)} in one", end="")
+    print(f"; B - A is {both.mean():+.2f} dB on average" if len(both) else "")
+    return 0
+
+
+def _results_pack(options) -> int:
+    from . import results
+
+    for path in results.pack(_store(options.store), options.file):
+        print(path)
+    return 0
+
+
+def _store(folder: str):
+    """A store that is there."""
+    from .store import Store
+
+    if not (Path(folder) / "records").is_dir():
+        raise InputError(f"{folder}: no store of results; deepred run makes one")
+    return Store(folder)
 
 
 def _reproduce(options) -> int:
@@ -343,6 +448,15 @@ def _natural(text: str) -> int:
     return value
 
 
+def _duration(text: str) -> float:
+    units = {"s": 1, "m": 60, "h": 3600}
+    number = text[:-1] if text[-1:] in units else text
+    seconds = float(number) * units.get(text[-1:], 1)
+    if not 0 < seconds < 1e9:
+        raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
+    return seconds
+
+
 def _folder(text: str) -> str:
     try:
         nearest = next(path for path in (Path(text), *Path(text).parents) if path.exists())
@@ -355,6 +469,7 @@ def _folder(text: str) -> str:
 
 # argparse names the type in its message: "invalid number value: 'abc'".
 _positive.__name__, _whole.__name__, _natural.__name__ = "number", "whole number", "whole number"
+_duration.__name__ = "time (such as 90s, 9m or 2h)"
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,8 +1,8 @@
 """The paper's experiments as data: which image, degradation, method and settings make which run.
 
 `TABLES` holds one definition for each of the paper's tables and Section 4.1; what is printed there
-is in data/paper.csv. An experiment is a function from a profile to a list of runs; `execute`
-computes one run and returns its record.
+is in data/paper.csv. An experiment is a function from a profile to a list of runs;
+`deepred.execution` computes them.
 """
 
 from __future__ import annotations
@@ -11,25 +11,19 @@ import csv
 import hashlib
 import json
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
-import pandas as pd
-import torch
 from torch import Tensor
 
-from . import datasets, denoisers, metrics, resize
-from . import stopping as rules
+from . import datasets, metrics, resize
 from .engine import pick
 from .errors import InputError
 from .operators import Blur, Downsample, Identity, degrade
-from .restoration import restore
 from .settings import SETTINGS, Settings, preset
-from .solver import VERSION, State
-from .store import Store, provenance
+from .solver import VERSION
 
 PROFILES = ("smoke", "quick", "paper")
 
@@ -191,13 +185,20 @@ class Run:
             return resize.shrink(truth, self.factor)
         return degrade(truth, self.H, self.sigma, self.seed)
 
-    def key(self, truth: Tensor) -> str:
-        """A hash of everything that determines the result."""
+    def key(self, truth: Tensor, precision: str = "float32") -> str:
+        """A hash of everything that determines the result.
+
+        `precision` is the engine's, where the run names none: a run in tf32 is another than one in
+        float32.
+        """
         told = [
             VERSION, self.task, self.setting, self.sigma, self.method, self.seed,
             self.settings and self.settings.told(),
         ]  # fmt: skip
-        told += [self.precision] * (self.precision != "auto")
+        if self.precision != "auto":
+            told.append(self.precision)
+        elif precision != "float32":
+            told.append(precision)
         denoiser = "bm3d" if self.method == "cbm3d" else self.settings and self.settings.denoiser
         told += _DENOISER_VERSIONS.get(denoiser, [])
         digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
@@ -453,120 +454,6 @@ def plan(profile: str, only: list[str] | None = None, seeds: tuple[int, ...] = (
     return list({replace(run, experiment=""): run for run in reversed(runs)}.values())[::-1]
 
 
-def execute(
-    run: Run,
-    store: Store,
-    *,
-    device: str = "auto",
-    progress: Callable[[int, float], None] | None = None,
-) -> dict:
-    """Compute a run unless the store has it, and return its record.
-
-    `progress` is told the iterations done so far, over all of the run's restarts, and the PSNR.
-    """
-    truth = run.truth()
-    key = run.key(truth)
-    if (record := store.get(key)) is not None:
-        return record
-    y = run.measurement(truth)
-    work = run.settings and run.settings.channels * truth.shape[2] * truth.shape[3]
-    engine = pick(device, run.precision, work=None if run.method == "red" else work)
-    metric, curve, more = METRICS[run.task], None, {}
-    if run.method in DIRECT:
-        image, seconds = _timed(lambda: direct(run, y))
-    else:
-        every = max(1, run.settings.iterations // 200)
-        track = metrics.tracker(truth, every, last=run.settings.iterations, metric=metric)
-        observers = _Rules(run)
-
-        def measure(state: State) -> dict[str, float] | None:
-            observers.update(state)
-            measured = track(state)
-            if measured is not None and progress is not None:
-                progress(state.run * run.settings.iterations + state.k, measured["psnr"])
-            return measured
-
-        result = restore(
-            y, run.H, method=run.method, settings=run.settings, sigma=run.sigma or None,
-            seed=run.seed, engine=engine, callback=measure, checkpoint=store.checkpoint(key),
-        )  # fmt: skip
-        image, seconds = result.image.cpu(), result.seconds
-        curve = pd.DataFrame(result.history).dropna(subset="psnr")
-        top, last = curve.loc[curve["psnr"].idxmax()], curve[curve["run"] == 0].iloc[-1]
-        more = {
-            "best_psnr": top["psnr"],
-            "best_iteration": int(top["iteration"]),
-            "single_psnr": last["psnr"],  # the first run alone
-            "plain_psnr": last["psnr_output"],  # and its last output alone
-            "run_means": _run_means(result.images, truth, metric),
-            "stops": observers.told(lambda image: metric(image.cpu(), truth)),
-        }
-    record = {
-        "key": key,
-        "profile": run.profile,
-        "experiment": run.experiment,
-        "task": run.task,
-        "setting": run.setting,
-        "dataset": run.dataset,
-        "image": run.image,
-        "crop": "" if run.crop is None else " ".join(map(str, run.crop)),
-        "method": run.method,
-        "preset": run.preset,
-        "seed": run.seed,
-        "iterations": run.settings.iterations if run.settings else 0,
-        "metrics": {**metrics.all_of(image, truth), **more},
-        "seconds": seconds,
-        "settings": run.settings.as_dict() if run.settings else {},
-        "provenance": provenance(engine),
-    }
-    store.put(record, curve, image)
-    return record
-
-
-class _Rules:
-    """The rules of `STOPPING`, looking on at a run of that experiment; none at any other."""
-
-    def __init__(self, run: Run) -> None:
-        wanted = STOPPING if run.experiment == "stopping" else {}
-        self._rules = {n: rules.named(n, run.sigma, every=1, **o) for n, o in wanted.items()}
-        self._stopped: dict[str, int] = {}
-
-    def update(self, state: State) -> None:
-        for name, rule in self._rules.items():
-            if rule.update(state):
-                self._stopped.setdefault(name, state.k)
-
-    def told(self, metric: Callable[[Tensor], float]) -> str:
-        """By rule [iteration at which it would stop, that of its image, PSNR], JSON; null if it
-        would not. "" without rules."""
-        found = {}
-        for name, rule in self._rules.items():
-            k, image = rule.best or (None, None)
-            psnr = None if image is None else round(metric(image), 3)
-            found[name] = [self._stopped.get(name), k, psnr]
-        return json.dumps(found) if found else ""
-
-
-def _run_means(images: list[Tensor], truth: Tensor, metric) -> str:
-    """PSNR of the mean of the first one, two, ... runs, in dB with blanks between."""
-    total, found = torch.zeros_like(truth), []
-    for count, image in enumerate(images, 1):
-        total = total + image.cpu()
-        found.append(f"{metric(total / count, truth):.3f}")
-    return " ".join(found)
-
-
-def direct(run: Run, y: Tensor) -> Tensor:
-    """What the methods without a solver make of a measurement."""
-    if run.method == "bicubic":
-        return resize.bicubic(y, run.factor)
-    if run.method == "nlm":
-        return denoisers.nlm(y, run.sigma)
-    if run.method == "cbm3d":
-        return denoisers.named("bm3d")(y, run.sigma)
-    return y
-
-
 def missing(run: Run) -> str | None:
     """Why a run cannot be computed on this machine, None if it can: its image or its precision."""
     try:
@@ -575,8 +462,3 @@ def missing(run: Run) -> str | None:
     except InputError as error:
         return str(error)
     return None
-
-
-def _timed(compute: Callable[[], Tensor]) -> tuple[Tensor, float]:
-    started = time.perf_counter()
-    return compute(), time.perf_counter() - started

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import tempfile
@@ -15,13 +16,17 @@ import torch
 from .errors import InputError
 
 
+class WriteError(InputError):
+    """Nothing can be written where it should be: a full disk, say."""
+
+
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary file beside `path` that takes its place at the end, or vanishes on an error.
 
     Raises
     ------
-    InputError
+    WriteError
         If no file can be written there.
     """
     path = Path(path)
@@ -29,7 +34,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
         os.close(handle)
     except OSError as error:
-        raise InputError(
+        raise WriteError(
             f"{path}: cannot be written ({error.strerror}); choose another folder"
         ) from None
     temporary = Path(name)
@@ -42,7 +47,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~mask)  # mkstemp's 0600 would hide a result from its group
         os.replace(temporary, path)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
+        raise WriteError(f"{path}: cannot be written ({error.strerror or error})") from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -91,8 +96,11 @@ class Checkpoint:
     def save(self, content: dict) -> None:
         if self.path is None:
             return
+        # By way of memory: torch's own writer takes a full disk for an error of its own.
+        buffer = io.BytesIO()
+        torch.save({**content, "identity": self.identity}, buffer)
         with replacing(self.path) as temporary:
-            torch.save({**content, "identity": self.identity}, temporary)
+            temporary.write_bytes(buffer.getbuffer())
         self._last = time.monotonic()
 
     def remove(self) -> None:

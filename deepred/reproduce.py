@@ -12,7 +12,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from . import experiments
+from . import execution, experiments
 from .errors import InputError
 from .files import replacing
 from .store import Store, read_runs
@@ -55,7 +55,8 @@ def reproduce(options, compute) -> int:
     out = Path(options.out)
     store = Store(out / "store")
     status = compute(runs, store, options)
-    keys = [run.key(run.truth()) for run in runs if experiments.missing(run) is None]
+    found = [execution.find(run, store) for run in runs if experiments.missing(run) is None]
+    keys = [record["key"] for record in found if record is not None]
     results = out / "results" / options.profile
     store.export(results, keys, images=True)
     write_tables(results, out / "tables", options.profile)

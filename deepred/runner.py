@@ -9,47 +9,79 @@ import signal
 import threading
 import time
 import traceback
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from queue import Empty
 
 import torch
 
-from . import engine, experiments
+from . import engine, execution, experiments
 from .experiments import Run
+from .files import WriteError
 from .progress import Progress
-from .store import Store
+from .restoration import memory_needed
+from .store import Claimed, Store
+
+BATCH = 4  # runs of one size at once on a GPU, unless told otherwise
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What became of the runs of a plan."""
 
-    done: list[tuple[Run, dict]]
-    absent: list[tuple[Run, str]]  # not computed: the image is not on this machine
-    failed: list[tuple[Run, str]]  # with the traceback
+    done: list[tuple[Run, dict]] = field(default_factory=list)
+    # Not computed: the image is not on this machine.
+    absent: list[tuple[Run, str]] = field(default_factory=list)
+    failed: list[tuple[Run, str]] = field(default_factory=list)  # with the traceback
+    left: list[Run] = field(default_factory=list)  # time was up
+
+    def tell(self, run: Run, record: dict, count: int, progress: Progress) -> None:
+        """A run is done, of `count`."""
+        self.done.append((run, record))
+        progress.line(
+            f"{len(self.done):3d}/{count}  {run.title:28s} "
+            f"{record['metrics']['psnr']:6.2f} dB  {record['seconds']:7.1f} s"
+        )
+
+    def fail(self, run: Run, error: str, progress: Progress) -> None:
+        self.failed.append((run, error))
+        progress.line(f"failed: {run.title}: {error.strip().splitlines()[-1]}")
 
 
 def compute(
-    runs: list[Run], store: Store, *, device: str = "auto", workers: int | None = None
+    runs: list[Run],
+    store: Store,
+    *,
+    device: str = "auto",
+    workers: int | None = None,
+    budget: float | None = None,
+    batch: int | None = None,
 ) -> Outcome:
     """Compute what the store does not have yet.
 
-    `workers` processes share the cores: two runs of a narrow network beside each other take little
-    more time than one on both cores. One worker on a GPU.
+    Parameters
+    ----------
+    workers : processes that share the cores, one a core unless given: two runs of a narrow network
+        beside each other take little more time than one on both cores. One worker on a GPU.
+    budget : seconds after which all stops; what is under way is saved, and continues next time.
+    batch : runs of one size that take turns in a worker; on a GPU `BATCH` or as many as fit,
+        elsewhere one, unless given.
+
+    Raises
+    ------
+    WriteError
+        If the store's disk is full. What was finished before is there.
     """
+    deadline = None if budget is None else time.monotonic() + budget - min(15.0, budget / 5)
     device = engine.pick(device).device
-    outcome = Outcome([], [], [])
-    wanted = []
-    for run in runs:
-        reason = experiments.missing(run)
-        outcome.absent.append((run, reason)) if reason else wanted.append(run)
+    outcome = Outcome()
+    wanted = sift(runs, outcome)
+    units = list(_units(wanted, device, batch or (BATCH if device == "cuda" else 1)))
     cores = os.cpu_count() or 1
     workers = workers or (1 if device == "cuda" else cores)
-    workers = max(1, min(workers, len(wanted)))
-    # Longest first, so that no worker sits idle at the end.
-    wanted.sort(key=lambda run: -run.iterations)
+    workers = max(1, min(workers, len(units)))
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     threads = max(1, cores // workers)
@@ -57,54 +89,121 @@ def compute(
     with Progress(sum(run.iterations for run in wanted), "runs") as progress:
         if wanted:
             progress.line(f"{len(wanted)} runs on {device}, {workers} at once")
-        futures = {
-            pool.submit(_work, number, run, str(store.folder), device): run
-            for number, run in enumerate(wanted)
-        }
+        follow = _Following(pool, units, store, device, queue, progress, outcome, len(wanted))
         try:
-            _follow(futures, wanted, queue, progress, outcome)
-            pool.shutdown()
-        except KeyboardInterrupt:
-            # Ctrl-C reaches the workers, a scheduler's SIGTERM does not: pass it on, so that
-            # each saves its run.
-            for process in multiprocessing.active_children():
-                os.kill(process.pid, signal.SIGINT)
-            pool.shutdown(cancel_futures=True)
+            in_time = follow.until(deadline)
+        except BaseException:
+            # Ctrl-C reaches the workers, a scheduler's SIGTERM does not: it is passed on.
+            _stop(pool)
             raise
+        if not in_time:
+            _stop(pool)
+            outcome.left.extend(follow.left())
+            progress.line(f"time is up: {len(outcome.left)} runs are left, and continue next time")
+    pool.shutdown()
     return outcome
 
 
-def _follow(futures, wanted, queue, progress: Progress, outcome: Outcome) -> None:
-    """Tell what the workers say until all are done."""
-    counts = [0] * len(wanted)
-    open_futures = set(futures)
-    while open_futures:
-        try:
-            number, count, psnr = queue.get(timeout=0.2)
-            counts[number] = max(counts[number], count)
-            run = wanted[number]
-            note = f"{run.title} {psnr:.2f} dB"
-            progress.update(sum(counts), f"{len(wanted) - len(open_futures)}/{len(wanted)}  {note}")
-            continue
-        except Empty:
-            pass
-        for future in [f for f in open_futures if f.done()]:
-            open_futures.remove(future)
-            run = futures[future]
-            counts[wanted.index(run)] = run.iterations
+def sift(runs: list[Run], outcome: Outcome) -> list[Run]:
+    """The runs that this machine can compute, longest first; the others go to `outcome`."""
+    wanted = []
+    for run in runs:
+        reason = experiments.missing(run)
+        outcome.absent.append((run, reason)) if reason else wanted.append(run)
+    # Longest first, so that no worker sits idle at the end.
+    return sorted(wanted, key=lambda run: -run.iterations)
+
+
+def _units(runs: list[Run], device: str, batch: int) -> Iterator[list[Run]]:
+    """Runs to be computed together: of one size, so that they end together, and what fits."""
+    alike: dict[object, list[Run]] = {}
+    for run in runs:
+        kind, most = object(), 1  # alone
+        if batch > 1 and run.settings is not None and run.method != "red":
+            shape, s = tuple(run.truth().shape[1:]), run.settings
+            kind = (shape, s.channels, s.iterations, s.runs, run.precision)
+            most = batch
+            if device == "cuda":
+                fits = torch.cuda.mem_get_info()[0] // memory_needed(shape, s)
+                most = max(1, min(batch, fits // s.runs))
+        group = alike.setdefault(kind, [])
+        group.append(run)
+        if len(group) >= most:
+            yield alike.pop(kind)
+    yield from alike.values()
+
+
+def _stop(pool: ProcessPoolExecutor) -> None:
+    """End the workers; each saves its run."""
+    for process in multiprocessing.active_children():
+        os.kill(process.pid, signal.SIGINT)
+    pool.shutdown(cancel_futures=True)
+
+
+class _Following:
+    """Submits units of runs to a pool, and tells what the workers say until all are done."""
+
+    def __init__(self, pool, units, store, device, queue, progress, outcome, count) -> None:
+        self.pool, self.units, self.store, self.device = pool, units, store, device
+        self.queue, self.progress, self.outcome, self.count = queue, progress, outcome, count
+        self.iterations: dict[tuple[int, int], int] = {}
+        self.open: dict[Future, int] = {}
+        self.claimed: list[int] = []  # by another process
+        for number in range(len(units)):
+            self._submit(number, wait=False)
+
+    def _submit(self, number: int, wait: bool) -> None:
+        task = (number, self.units[number], str(self.store.folder), self.device, wait)
+        self.open[self.pool.submit(_work, *task)] = number
+
+    def left(self) -> list[Run]:
+        numbers = [*self.open.values(), *self.claimed]
+        return [run for number in numbers for run in self.units[number]]
+
+    def until(self, deadline: float | None) -> bool:
+        """Whether all was done by then."""
+        while self.open:
+            if deadline is not None and time.monotonic() > deadline:
+                return False
             try:
-                record, error = future.result()
-            except BrokenProcessPool:
-                record, error = None, "its worker was killed, perhaps for want of memory\n"
-            if error:
-                outcome.failed.append((run, error))
-                progress.line(f"failed: {run.title}: {error.strip().splitlines()[-1]}")
+                number, place, done, psnr = self.queue.get(timeout=0.2)
+            except Empty:
+                self._take_finished()
+                if not self.open:  # now for what others had: it is there, or left by them
+                    for number in self.claimed:
+                        self._submit(number, wait=True)
+                    self.claimed = []
                 continue
-            outcome.done.append((run, record))
-            progress.line(
-                f"{len(outcome.done):3d}/{len(wanted)}  {run.title:28s} "
-                f"{record['metrics']['psnr']:6.2f} dB  {record['seconds']:7.1f} s"
-            )
+            self._count(number, place, done)
+            note = f"{self.units[number][place].title} {psnr:.2f} dB"
+            ready = len(self.outcome.done) + len(self.outcome.failed)
+            self.progress.update(sum(self.iterations.values()), f"{ready}/{self.count}  {note}")
+        return True
+
+    def _count(self, number: int, place: int, done: int) -> None:
+        self.iterations[number, place] = max(self.iterations.get((number, place), 0), done)
+
+    def _take_finished(self) -> None:
+        for future in [f for f in self.open if f.done()]:
+            number = self.open[future]
+            try:
+                records, error = future.result()  # a WriteError ends it all
+            except BrokenProcessPool:
+                records, error = None, "its worker was killed, perhaps for want of memory\n"
+            del self.open[future]
+            if error == CLAIMED:
+                self.claimed.append(number)
+                continue
+            for place, run in enumerate(self.units[number]):
+                self._count(number, place, run.iterations)
+                record = records[place] if records else execution.find(run, self.store)
+                if record is not None:  # where one of a batch has failed the others may be there
+                    self.outcome.tell(run, record, self.count, self.progress)
+                else:
+                    self.outcome.fail(run, error, self.progress)
+
+
+CLAIMED = "claimed"
 
 
 # Set by `_prepare` once in each worker process: where it tells its progress.
@@ -132,15 +231,22 @@ def _end_with_the_parent() -> None:
     os._exit(130)
 
 
-def _work(number: int, run: Run, folder: str, device: str) -> tuple[dict | None, str]:
-    """One run in a worker: its record, or the traceback of what stopped it."""
+def _work(number: int, runs: list[Run], folder: str, device: str, wait: bool):
+    """Runs in a worker: their records, or the traceback of what stopped them."""
 
-    def progress(done: int, psnr: float) -> None:
-        _queue.put((number, done, psnr))
+    def progress(place: int, done: int, psnr: float) -> None:
+        _queue.put((number, place, done, psnr))
 
     try:
-        return experiments.execute(run, Store(folder), device=device, progress=progress), ""
+        store = Store(folder)
+        return execution.execute_all(
+            runs, store, device=device, progress=progress, wait=wait
+        ), ""  # fmt: skip
     except KeyboardInterrupt:
         os._exit(130)  # the run has saved itself; a pool's worker would take the next one
+    except Claimed:
+        return None, CLAIMED
+    except WriteError:
+        raise
     except Exception:
         return None, traceback.format_exc()

@@ -12,6 +12,8 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -19,12 +21,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from . import __version__
 from .engine import Engine
 from .errors import InputError
-from .files import replacing
+from .files import WriteError, replacing
 from .images import Picture, write
 
 logger = logging.getLogger(__name__)
@@ -37,6 +40,10 @@ COLUMNS = (
     "threads", "cpu", "gpu", "deepred", "commit", "python", "torch", "numpy", "scikit-image",
     "pillow", "bm3d", "date", "settings",
 )  # fmt: skip
+
+
+class Claimed(Exception):
+    """Another process has the run."""
 
 
 class Store:
@@ -67,13 +74,11 @@ class Store:
     def put(self, record: dict, curve: pd.DataFrame | None, image: Tensor) -> None:
         """Store a finished run under record["key"]."""
         key = record["key"]
-        for part in ("records", "curves", "images"):
-            self._make(self.folder / part)
-        write(self.folder / "images" / f"{key}.png", Picture(image))
+        write(self.part("images") / f"{key}.png", Picture(image))
         if curve is not None:
-            with replacing(self.folder / "curves" / f"{key}.csv") as temporary:
+            with replacing(self.part("curves") / f"{key}.csv") as temporary:
                 curve.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
-        with replacing(self.folder / "records" / f"{key}.json") as temporary:
+        with replacing(self.part("records") / f"{key}.json") as temporary:
             temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
     def image(self, key: str) -> Path:
@@ -82,8 +87,38 @@ class Store:
 
     def checkpoint(self, key: str) -> Path:
         """Where a run in progress saves itself."""
-        self._make(self.folder / "checkpoints")
-        return self.folder / "checkpoints" / f"{key}.pt"
+        return self.part("checkpoints") / f"{key}.pt"
+
+    def part(self, name: str) -> Path:
+        """One of the store's folders, which is made: records, curves, images, checkpoints."""
+        self._make(self.folder / name)
+        return self.folder / name
+
+    @contextmanager
+    def claim(self, key: str, *, wait: bool = True) -> Iterator[None]:
+        """Have a run to oneself, against every process that shares the folder.
+
+        The claim ends with the process, however it ends.
+
+        Raises
+        ------
+        Claimed
+            If another process has the run, and `wait` is false.
+        """
+        lock = FileLock(self.part("claims") / f"{key}.lock", timeout=-1 if wait else 0)
+        try:
+            lock.acquire(poll_interval=0.5)
+        except Timeout:
+            raise Claimed(key) from None
+        except OSError as error:
+            raise WriteError(f"{lock.lock_file}: cannot be written ({error.strerror})") from None
+        try:
+            yield
+        finally:
+            # Whoever takes a new file of this name finds the record, or begins as after a kill.
+            if self.has(key):
+                Path(lock.lock_file).unlink(missing_ok=True)
+            lock.release()
 
     def records(self) -> list[dict]:
         """All finished runs."""
@@ -106,7 +141,7 @@ class Store:
         folder = Path(folder)
         self._make(folder)
         records = [r for r in self.records() if keys is None or r["key"] in keys]
-        runs = pd.DataFrame([_row(r) for r in records], columns=COLUMNS)
+        runs = as_table(records)
         curves = [
             pd.read_csv(path).assign(key=key)
             for key in runs["key"]
@@ -115,7 +150,7 @@ class Store:
         curve = pd.concat(curves) if curves else pd.DataFrame(columns=["key", "iteration"])
         if keep and (folder / "runs.csv").exists():
             runs, curve = _merged(folder, runs, curve)
-        runs = runs.sort_values(list(_IDENTITY), kind="stable")
+        runs = runs.sort_values(list(IDENTITY), kind="stable")
         # Whole numbers also beside empty ones.
         runs["best_iteration"] = pd.to_numeric(runs["best_iteration"]).astype("Int64")
         place = {key: i for i, key in enumerate(runs["key"])}
@@ -142,14 +177,14 @@ class Store:
 
 
 # What makes two rows the same run, whatever the code that computed it.
-_IDENTITY = ("profile", "experiment", "task", "setting", "image", "method", "preset", "seed")
+IDENTITY = ("profile", "experiment", "task", "setting", "image", "method", "preset", "seed")
 
 
 def _merged(folder: Path, runs: pd.DataFrame, curve: pd.DataFrame):
     """The tables of a folder, with the rows of `runs` and `curve` in place of older ones."""
     old, old_curves = read_runs(folder), pd.read_csv(folder / "curves.csv", dtype={"key": str})
     old = old.astype({"preset": object}).fillna({"preset": ""})
-    names = list(_IDENTITY)
+    names = list(IDENTITY)
     new = set(map(tuple, runs[names].astype(str).to_numpy()))
     stay = [tuple(row) not in new for row in old[names].astype(str).to_numpy()]
     old = old[stay]
@@ -159,6 +194,11 @@ def _merged(folder: Path, runs: pd.DataFrame, curve: pd.DataFrame):
     ]
     tables = [[t for t in pair if len(t)] for pair in ((old, runs), (old_curves, curve))]
     return tuple(pd.concat(pair, ignore_index=True) for pair in tables)
+
+
+def as_table(records: list[dict]) -> pd.DataFrame:
+    """Records as the rows of runs.csv."""
+    return pd.DataFrame([_row(record) for record in records], columns=COLUMNS)
 
 
 def read_runs(folder: str | Path) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import datasets, denoisers, experiments, metrics
+from . import datasets, denoisers, execution, metrics
 from .errors import InputError
 from .experiments import SET5, SET14, TABLES, Run, printed
 
@@ -92,7 +92,7 @@ def _nlm() -> Iterator[Line]:
 def _bicubic(table: str, factor: int, image: str) -> float:
     run = _run(table, f"x{factor}", image, "bicubic", 0)
     truth = run.truth()
-    return metrics.psnr_y(experiments.direct(run, run.measurement(truth)), truth)
+    return metrics.psnr_y(execution.direct(run, run.measurement(truth)), truth)
 
 
 def _run(table: str, setting: str, image: str, method: str, seed: int) -> Run:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from deepred import bench, experiments, plots, tables
+from deepred import bench, execution, experiments, plots, tables
 from deepred.engine import pick
 from deepred.experiments import ECONOMY, ECONOMY_CROPS, PRECISIONS
 from deepred.settings import preset
@@ -59,7 +59,7 @@ def test_a_record_says_the_precision_it_was_made_in(tmp_path):
     ]  # fmt: skip
     small = run.settings.replace(channels=2, scales=1, skip=0, iterations=2, input_channels=1)
     run = experiments.Run(**{**vars(run), "settings": small})
-    record = experiments.execute(run, Store(tmp_path), device="cpu")
+    record = execution.execute(run, Store(tmp_path), device="cpu")
     assert record["provenance"]["precision"] == "bf16" == pick("cpu", "bf16").precision
     assert record["metrics"]["run_means"] == f"{record['metrics']['single_psnr']:.3f}"
 
@@ -158,13 +158,13 @@ def test_rules_look_on_and_stop_nothing(tmp_path):
     ]  # fmt: skip
     small = run.settings.replace(channels=4, scales=2, iterations=150, input_channels=4)
     run = experiments.Run(**{**vars(run), "settings": small})
-    record = experiments.execute(run, Store(tmp_path / "a"), device="cpu")
+    record = execution.execute(run, Store(tmp_path / "a"), device="cpu")
     told = json.loads(record["metrics"]["stops"])
     assert list(told) == list(experiments.STOPPING)
     stopped, takes, psnr = told["windowed-variance"]
     assert stopped is None and 50 <= takes <= 150 and 5 < psnr < 40  # it waits for 300
     plain = experiments.Run(**{**vars(run), "experiment": "economy"})
-    other = experiments.execute(plain, Store(tmp_path / "b"), device="cpu")
+    other = execution.execute(plain, Store(tmp_path / "b"), device="cpu")
     assert other["metrics"]["stops"] == ""
     assert other["metrics"]["psnr"] == record["metrics"]["psnr"]
 

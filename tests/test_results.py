@@ -1,0 +1,269 @@
+"""Stores that travel: claimed, packed, merged, set side by side."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+
+import pandas as pd
+import pytest
+import torch
+from test_store import record
+
+from deepred import execution, experiments, results, runner
+from deepred.cli import main
+from deepred.errors import InputError
+from deepred.store import Claimed, Store, read_curves, read_runs
+
+
+@pytest.fixture
+def image():
+    return torch.rand(1, 3, 16, 20)
+
+
+def filled(folder, image, *keys, **changes):
+    store = Store(folder)
+    curve = pd.DataFrame({"iteration": [1, 2], "psnr": [20.0, 21.5]})
+    for key in keys:
+        store.put(record(key, image=f"image {key}", **changes), curve, image)
+    return store
+
+
+# Claims -------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_one_process_s_at_a_time(tmp_path):
+    store = Store(tmp_path)
+    with store.claim("k"):
+        with pytest.raises(Claimed), Store(tmp_path).claim("k", wait=False):
+            pass
+        with Store(tmp_path).claim("other", wait=False):
+            pass
+    with store.claim("k", wait=False):
+        pass
+
+
+def test_a_claim_ends_with_its_process(tmp_path):
+    code = (
+        "import sys, time; from deepred.store import Store\n"
+        "with Store(sys.argv[1]).claim('k'): print('mine', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"mine\n"
+    with pytest.raises(Claimed), Store(tmp_path).claim("k", wait=False):
+        pass
+    process.kill()
+    process.wait()
+    with Store(tmp_path).claim("k", wait=False):
+        pass
+
+
+def test_who_waits_for_a_run_gets_the_other_s_record(tmp_path, monkeypatch):
+    """The second process computes nothing: it waits, and reads what the first has stored."""
+    store = Store(tmp_path)
+    run = experiments.plan("smoke", ["denoising"])[0]
+    began = threading.Event()
+    computed = []
+    compute = execution.direct
+
+    def slow(run, y):
+        computed.append(run)
+        began.set()
+        time.sleep(0.5)
+        return compute(run, y)
+
+    monkeypatch.setattr(execution, "direct", slow)
+    first = threading.Thread(target=execution.execute, args=(run, store))
+    first.start()
+    began.wait()
+    with pytest.raises(Claimed):
+        execution.execute_all([run], Store(tmp_path), wait=False)
+    record = execution.execute(run, Store(tmp_path))
+    first.join()
+    assert len(computed) == 1 and record == execution.find(run, store)
+
+
+def test_two_processes_on_one_store_share_the_runs(tmp_path):
+    """Each run is computed once: the records' numbers of both processes are the same files."""
+    command = [
+        sys.executable, "-m", "deepred", "run", "--profile", "smoke", "--store", str(tmp_path),
+        "--workers", "1", "--device", "cpu",
+    ]  # fmt: skip
+    both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    for process in both:
+        _, told = process.communicate(timeout=300)
+        assert process.returncode == 0, told
+    records = Store(tmp_path).records()
+    assert len(records) == len(experiments.plan("smoke"))
+    assert not list(tmp_path.rglob("*.part")) and not list(tmp_path.rglob("*.damaged"))
+    assert not list(tmp_path.rglob("*.pt"))
+
+
+# Packing and merging ------------------------------------------------------------------------------
+
+
+def test_what_is_packed_here_is_merged_there(tmp_path, image):
+    here = filled(tmp_path / "here", image, "a", "b")
+    here.checkpoint("c").write_bytes(b"begun")
+    (path,) = results.pack(here, tmp_path / "some.zip")
+    there = filled(tmp_path / "there", image, "b")
+    merged = results.merge(there, path)
+    assert (merged.new, merged.had, merged.differ, merged.continued) == (["a"], ["b"], [], ["c"])
+    assert there.get("a") == here.get("a")
+    assert there.image("a").read_bytes() == here.image("a").read_bytes()
+    assert there.checkpoint("c").read_bytes() == b"begun"
+    there.export(tmp_path / "out")
+    assert len(read_curves(tmp_path / "out", "a")) == 2
+    again = results.merge(there, here.folder)
+    assert again.new == again.continued == [] and again.had == ["a", "b"]
+
+
+def test_another_result_of_the_same_run_is_told_and_not_taken(tmp_path, image):
+    here = filled(tmp_path / "here", image, "a")
+    there = filled(tmp_path / "there", image, "a", metrics={"psnr": 1.0})
+    assert results.merge(there, here.folder).differ == ["a"]
+    assert there.get("a")["metrics"] == {"psnr": 1.0}
+
+
+def test_what_was_begun_is_taken_if_it_is_newer_and_not_finished(tmp_path, image):
+    here, there = Store(tmp_path / "here"), filled(tmp_path / "there", image, "done")
+    for store, text in ((there, b"old"), (here, b"new")):
+        store.checkpoint("begun").write_bytes(text)
+        store.checkpoint("done").write_bytes(text)
+        time.sleep(0.01)
+    assert results.merge(there, here.folder).continued == ["begun"]
+    assert there.checkpoint("begun").read_bytes() == b"new"
+    assert there.checkpoint("done").read_bytes() == b"old"
+    assert results.merge(here, there.folder).continued == []
+
+
+def test_packs_are_small_and_hold_whole_runs(tmp_path, image):
+    store = filled(tmp_path / "store", image, *"abcde")
+    one = sum(f.stat().st_size for f in store.folder.rglob("*a.*"))
+    paths = results.pack(store, tmp_path / "p.zip", limit=2 * one + 99)
+    assert [path.name for path in paths] == ["p-1.zip", "p-2.zip", "p-3.zip"]
+    for path, count in zip(paths, (2, 2, 1), strict=True):
+        with zipfile.ZipFile(path) as packed:
+            assert len(packed.namelist()) == 3 * count
+    together = Store(tmp_path / "together")
+    for path in paths:
+        results.merge(together, path)
+    assert together.records() == store.records()
+
+
+def test_a_foreign_record_is_set_aside_by_a_merge(tmp_path, image, caplog):
+    here = filled(tmp_path / "here", image, "a", "b")
+    path = tmp_path / "here" / "records" / "a.json"
+    path.write_text(path.read_text()[:50])
+    (path,) = results.pack(here, tmp_path / "p.zip")
+    assert results.merge(Store(tmp_path / "there"), path).new == ["b"]
+    assert "set aside" in caplog.text
+
+
+def test_what_is_no_store_is_refused(tmp_path, image):
+    store = filled(tmp_path / "store", image, "a")
+    (path,) = results.pack(store, tmp_path / "p")
+    (tmp_path / "cut.zip").write_bytes(path.read_bytes()[:-300])
+    (tmp_path / "text.zip").write_text("no zip")
+    (tmp_path / "empty").mkdir()
+    for source, told in [
+        ("cut.zip", "damaged"), ("text.zip", "damaged"), ("empty", "no store"), ("no", "no store"),
+        ("store", "into itself"),
+    ]:  # fmt: skip
+        with pytest.raises(InputError, match=told):
+            results.merge(store, tmp_path / source)
+    with pytest.raises(InputError, match="nothing to pack"):
+        results.pack(Store(tmp_path / "empty"), tmp_path / "q.zip")
+
+
+# Side by side -------------------------------------------------------------------------------------
+
+
+def test_two_stores_side_by_side(tmp_path, image):
+    psnr = {"psnr": 30.0, "psnr_y": 31.0}
+    a = filled(tmp_path / "a", image, "1", "2", metrics=psnr)
+    b = filled(tmp_path / "b", image, "2", metrics=psnr | {"psnr": 30.5}, settings={"lam": 1})
+    filled(tmp_path / "b", image, "3", metrics=psnr, task="sr", seconds=9.0)
+    table = results.side_by_side(a.folder, b.folder).set_index("image")
+    assert list(table.index) == ["image 1", "image 2", "image 3"]
+    assert table.loc["image 2", "B - A [dB]"] == 0.5
+    assert table.loc["image 2", "other"] == "settings" and table.loc["image 1", "other"] == ""
+    assert table["A [dB]"].isna().tolist() == [False, False, True]
+    assert table.loc["image 3", "B [dB]"] == 31.0  # of the luma
+    b.export(tmp_path / "out")
+    again = results.side_by_side(a.folder, tmp_path / "out").set_index("image")
+    pd.testing.assert_frame_equal(again, table)
+    with pytest.raises(InputError, match="no store"):
+        results.side_by_side(a.folder, tmp_path / "nothing")
+
+
+def test_the_commands(tmp_path, image, capsys):
+    filled(tmp_path / "a", image, "1", "2")
+    filled(tmp_path / "b", image, "2", "3", metrics={"psnr": 31.0})
+    a, b, c, out = (str(tmp_path / name) for name in ("a", "b", "c", "out"))
+    assert main(["results", "pack", a, f"{tmp_path}/a.zip"]) == 0
+    assert main(["results", "merge", b, f"{tmp_path}/a.zip", "--into", c]) == 0
+    told = capsys.readouterr().out
+    assert f"{b}: 2 new, 0 there already" in told
+    assert "1 new, 1 there already; 1 of those with another result" in told
+    assert main(["results", "export", c, out]) == 0
+    assert len(read_runs(out)) == 3
+    assert main(["results", "diff", a, c]) == 0
+    told = capsys.readouterr().out
+    assert "2 in both, 1 in one; B - A is +0.44 dB on average" in told
+    assert main(["results", "diff", a, c, "--csv"]) == 0
+    assert capsys.readouterr().out.startswith("experiment,setting,image,")
+    for wrong in (["merge", "no", "--into", c], ["export", "no", out], ["diff", a, "no"],
+                  ["pack", "no", "x.zip"]):  # fmt: skip
+        assert main(["results", *wrong]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+# Runs that are stopped ----------------------------------------------------------------------------
+
+
+def test_time_is_kept_and_the_rest_continues(tmp_path, capsys):
+    """A budget that ends within a run: it is saved, packed, merged elsewhere, and goes on there."""
+    run = experiments.plan("quick", ["table5"])[-1]
+    runs = [run, *experiments.plan("smoke", ["denoising"])[:2]]
+    store = Store(tmp_path / "here")
+    started = time.monotonic()
+    outcome = runner.compute(runs, store, device="cpu", workers=1, budget=15)
+    assert time.monotonic() - started < 25  # a worker imports torch first
+    assert run in outcome.left and not outcome.failed
+    assert "time is up" in capsys.readouterr().err
+    saved = list(store.folder.glob("checkpoints/*.pt"))
+    assert len(saved) == 1
+    (path,) = results.pack(store, tmp_path / "p.zip")
+    there = Store(tmp_path / "there")
+    results.merge(there, path)
+    begun = torch.load(there.checkpoint(saved[0].stem), weights_only=True)
+    assert begun["solvers"][0]["k"] > 0
+
+
+def test_a_full_disk_stops_all_and_keeps_what_is_finished(tmp_path):
+    """Files end at 40 kB here: a checkpoint or an image of the quick profile does not fit."""
+    store = Store(tmp_path)
+    done = experiments.plan("smoke", ["denoising"])[0]
+    execution.execute(done, store, device="cpu")
+
+    def small_files():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    command = [
+        sys.executable, "-m", "deepred", "run", "--profile", "quick", "--only", "denoising",
+        "--store", str(tmp_path), "--workers", "2", "--device", "cpu",
+    ]  # fmt: skip
+    told = subprocess.run(
+        command, preexec_fn=small_files, capture_output=True, text=True, timeout=300
+    )
+    assert told.returncode == 2
+    assert told.stderr.splitlines()[-1].startswith("deepred: ")
+    assert "cannot be written (File too large)" in told.stderr.splitlines()[-1]
+    assert "Traceback" not in told.stderr
+    assert execution.find(done, store) is not None
+    assert not list(tmp_path.rglob("*.part"))
