@@ -84,7 +84,9 @@ def bm3d_torch(
         noisy, level = _framed(_opponent(image / unit), step), sigma / unit
         basic = _stage(noisy, None, threshold * level, step, chunk)
         final = _stage(noisy, basic, level, step, chunk)
-        results.append(_opponent(final[:, : x.shape[2], : x.shape[3]], back=True) * unit)
+        restored = _opponent(final[:, : x.shape[2], : x.shape[3]], back=True) * unit
+        # What is not finite stays so, for the solver to see; 0 otherwise, without a look at it.
+        results.append(restored + 0 * image.abs().amax())
     return torch.stack(results).reshape(x.shape)
 
 
@@ -108,6 +110,7 @@ def _stage(noisy: Tensor, basic: Tensor | None, level: Tensor, step: int, chunk:
         bottom = min((last - 1) * step + DISTANCE, high - 1) + BLOCK
         place = _match((noisy if basic is None else basic)[0], first, last, step, size)
         place = (place - top * wide).T.contiguous()  # (size, references), in the band's table
+        place.clamp_(0, (bottom - top - BLOCK + 1) * wide - 1)  # of what is not finite: anywhere
         group = _haar(_blocks(noisy[:, top:bottom], forward)[place])
         if basic is None:
             gain = group.abs().gt_(level)

@@ -69,7 +69,8 @@ class Engine:
                     (cudnn, "benchmark", not self.strict),
                     (cudnn, "deterministic", self.strict),
                     (cudnn, "allow_tf32", tf32),
-                    (torch.backends.cuda.matmul, "allow_tf32", tf32),
+                    # H of super-resolution is made of these, and is to be exact.
+                    (torch.backends.cuda.matmul, "allow_tf32", False),
                 ]:
                     stack.callback(setattr, owner, name, getattr(owner, name))
                     setattr(owner, name, value)
@@ -242,7 +243,8 @@ class Graphed(ADMM):
         self.optimizer.zero_grad()  # the gradients are made anew, in the graph's memory
         forward = self._record(super()._evaluate)
         descend = self._record(self._descend_and_keep)
-        follow = {flag: self._record(lambda flag=flag: self._follow(flag)) for flag in (0, 1)}
+        flags = (0,) if self._repeats else (0, 1)
+        follow = {flag: self._record(lambda flag=flag: self._follow(flag)) for flag in flags}
         self._replays = {"forward": forward, "descend": descend, **follow}
         if self.y.is_cuda:  # recording computes nothing: the same output again
             self.draws -= 1
@@ -314,15 +316,22 @@ class Graphed(ADMM):
         self._bind()
         if T is not self._T:
             self._T.copy_(T)
-        repeats = begins_interval and self.settings.inner_steps > 1 and not self.settings.lag
-        if repeats and self.denoiser is not None:  # J > 1: the denoiser is called between
+        if begins_interval and self._repeats:
             return self._follow(1)
         return self._replays[int(begins_interval)]()
+
+    @property
+    def _repeats(self) -> bool:
+        """Whether the denoiser is called between x-updates, J > 1: that cannot be recorded."""
+        s = self.settings
+        return s.inner_steps > 1 and not s.lag and self.denoiser is not None
 
     def _set_rate(self, rate: float) -> None:
         for group in self.optimizer.param_groups:
             if not isinstance(group["lr"], Tensor):
-                group["lr"] = self.y.new_tensor(rate)
+                # Adam's kernel for GPUs reads a float32, whatever the parameters are.
+                kind = torch.float32 if self.y.is_cuda else self.y.dtype
+                group["lr"] = torch.tensor(rate, dtype=kind, device=self.y.device)
             elif group.get("told") != rate:
                 group["lr"].fill_(rate)
             group["told"] = rate

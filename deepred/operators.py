@@ -314,7 +314,7 @@ def _periodic(kernel: tuple[tuple[float, ...], ...], height: int, width: int) ->
     return torus.index_put((rows[:, None], columns[None]), values, accumulate=True)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=256)
 @torch.inference_mode(False)  # what is kept must serve a later fit
 def _transfer(kernel, height: int, width: int, dtype, device) -> Tensor:
     """K, the spectrum of the kernel on an image's torus."""
@@ -322,7 +322,7 @@ def _transfer(kernel, height: int, width: int, dtype, device) -> Tensor:
     return K.to(device, torch.complex128 if dtype == torch.float64 else torch.complex64)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=256)
 @torch.inference_mode(False)  # what is kept must serve a later fit
 def _weights(kernel, eps: float, height: int, width: int, dtype, device) -> Tensor:
     """The spectrum of `Blur.whitener`, real."""
@@ -331,7 +331,7 @@ def _weights(kernel, eps: float, height: int, width: int, dtype, device) -> Tens
     return (W / W.mean())[:, : width // 2 + 1].to(device, dtype)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=256)
 @torch.inference_mode(False)  # what is kept must serve a later fit
 def _lanczos_matrix(side: int, factor: int, dtype, device) -> Tensor:
     """D of `Downsample`: side / factor rows of weights with sum 1, the border replicated."""
@@ -349,7 +349,7 @@ def _lanczos_matrix(side: int, factor: int, dtype, device) -> Tensor:
     return D.to(device, dtype)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=256)
 @torch.inference_mode(False)  # what is kept must serve a later fit
 def _whitening_matrix(side: int, factor: int, eps: float, dtype, device) -> Tensor:
     """Of `Downsample.whitener`, for a side of y; symmetric."""

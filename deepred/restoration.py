@@ -159,7 +159,8 @@ def restore_all(
     Raises
     ------
     InputError
-        If something of one does not fit; nothing is computed then.
+        If something of one does not fit. Most is seen before anything is computed; what only the
+        first step shows, such as an H that does not fit y, when the problem's turn has come.
     """
     jobs = [_Job(problem) for problem in problems]
     if engine is None:
@@ -204,8 +205,15 @@ class _Job:
                 raise InputError(
                     f"sigma must be in (0, 1), image units, got {sigma:g}: 25 is 25 / 255"
                 )
-        if not 0 <= problem.seed < 2**40:
-            raise InputError(f"seed must be at least 0 and below 2**40, got {problem.seed}")
+        if not 0 <= problem.seed < 2**40 or problem.seed != int(problem.seed):
+            raise InputError(
+                f"seed must be a whole number of at least 0 and below 2**40, got {problem.seed}"
+            )
+        problem = replace(problem, seed=int(problem.seed))  # numpy's would overflow
+        if problem.shape is None and y.ndim != 4:
+            raise InputError(
+                f"y must be (1, C, H, W), got {tuple(y.shape)}: else give shape, the image's"
+            )
         if settings is not None and method in ("dip", "dip-tv"):
             settings = settings.as_dip()
             if method == "dip-tv" and not settings.tv:
@@ -217,6 +225,8 @@ class _Job:
             logger.warning("noise level not given; estimated: sigma = %.1f of 255", 255 * sigma)
         if settings is None:
             settings = preset("fast", task_of(H), method, sigma=sigma or 0.0)
+            if isinstance(H, Framed):  # y has not the image's shape
+                settings = settings.replace(x_start="zeros")
         self.problem, self.settings, self.sigma = problem, settings, sigma
         self.shape = tuple(image_shape(H, y) if problem.shape is None else problem.shape)
         name = problem.denoiser if problem.denoiser is not None else settings.denoiser
@@ -348,13 +358,16 @@ class _Job:
         return {"images": self.images, "rows": rows, "solvers": self.good}
 
     def save(self) -> None:
-        if self.problem.method != "red":  # a matter of seconds, and nothing to go on from
+        # RED is a matter of seconds, and has nothing to go on from.
+        if self.problem.method != "red" and self.store.path is not None:
+            if self.engine.device == "cuda":
+                torch.cuda.synchronize()  # the other runs are on streams of their own
             self.store.save(self._state())
 
     def finish(self) -> Result | DivergedError:
-        if self.failure is not None:
-            return self.failure
         self.store.remove()
+        if self.failure is not None:  # other settings are to begin anew
+            return self.failure
         columns = joined([self.histories[r] for r in range(self.runs)])
         each = [columns["seconds"][columns["run"] == r].max() for r in range(self.runs)]
         images = [self.images[r] for r in range(self.runs)]

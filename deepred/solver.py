@@ -273,7 +273,8 @@ class ADMM:
         if not x.is_cuda:
             return self.executor.submit(self._call_denoiser, x)
         here = torch.cuda.current_stream()
-        ready, beside = here.record_event(), torch.cuda.Stream()
+        # Of the pool that no lane is from: a stream that records takes in nothing of others.
+        ready, beside = here.record_event(), torch.cuda.Stream(priority=-1)
 
         def call() -> Tensor:
             with torch.cuda.stream(beside):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -11,7 +12,7 @@ from deepred import restoration
 from deepred.engine import Engine, pick
 from deepred.errors import DivergedError, InputError
 from deepred.networks import SkipNetwork
-from deepred.operators import Blur, Downsample
+from deepred.operators import Blur, Downsample, Framed
 from deepred.restoration import Problem, restore_all
 from deepred.settings import preset
 
@@ -158,3 +159,22 @@ def test_batches_of_none_are_refused():
     with pytest.raises(InputError, match="batch must be at least 1, got 0"):
         pick("cpu", batch=0)
     assert restore_all([]) == []
+
+
+def test_the_default_settings_suit_an_image_larger_than_y():
+    blur = Framed.of(Blur.uniform(3))
+    y = torch.rand(1, 1, 16, 16)
+    settings = restoration._Job(Problem(y, blur)).settings
+    assert settings == preset("fast", "deblur").replace(x_start="zeros")
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.int32])
+def test_numpy_s_whole_numbers_are_seeds(kind):
+    assert type(restoration._Job(Problem(torch.rand(1, 1, 8, 8), seed=kind(3))).problem.seed) is int
+    with pytest.raises(InputError, match="seed must be a whole number"):
+        restoration._Job(Problem(torch.rand(1, 1, 8, 8), seed=1.5))
+
+
+def test_y_of_three_dimensions_needs_a_shape():
+    with pytest.raises(InputError, match=r"y must be \(1, C, H, W\)"):
+        restoration._Job(Problem(torch.rand(1, 8, 8), sigma=0.1))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -254,7 +256,7 @@ def test_no_finite_image_gives_nan(scale, sigma):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_host_waits_for_no_value(channels):
     x = torch.empty(1, channels, 40, 33, device="meta")  # has none, nor mixes with a CPU's tensors
-    assert bm3d_torch(x, SIGMA).shape == x.shape
+    assert bm3d_torch(x, 0.1).shape == x.shape
 
 
 def test_it_scales_with_the_image(astronaut):
@@ -290,3 +292,14 @@ def test_bad_input_is_told_in_one_line(x, arguments, message):
     with pytest.raises(InputError) as told:
         bm3d_torch(x, **arguments)
     assert message in str(told.value) and "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_is_not_finite_stays_so(value):
+    """No position out of range, which would be the end of a GPU's context; the solver sees it."""
+    x = torch.rand(2, 1, 24, 28, generator=torch.Generator().manual_seed(0))
+    whole = bm3d_torch(x, 0.1)
+    x[1, 0, 5, 7] = value
+    got = bm3d_torch(x, 0.1)
+    assert torch.equal(got[0], whole[0])
+    assert not got[1].isfinite().any()
