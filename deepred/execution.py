@@ -94,14 +94,17 @@ def execute_all(
             if job.run.method in DIRECT:
                 records[i] = job.direct()
         solved = [(i, job) for i, job in under_way if job.run.method not in DIRECT]
-        if solved:
-            results = restore_all([job.problem() for _, job in solved], engine=solved[0][1].engine)
-            for (i, job), result in zip(solved, results, strict=True):
-                if not isinstance(result, DivergedError):
-                    records[i] = job.put(result)
-            for result in results:
+        failures = []
+        for engine in dict.fromkeys(job.engine for _, job in solved):
+            alike = [(i, job) for i, job in solved if job.engine == engine]
+            results = restore_all([job.problem() for _, job in alike], engine=engine)
+            for (i, job), result in zip(alike, results, strict=True):
                 if isinstance(result, DivergedError):
-                    raise result
+                    failures.append(result)
+                else:
+                    records[i] = job.put(result)
+        if failures:
+            raise failures[0]
     return records
 
 

@@ -169,16 +169,25 @@ class _Following:
                 number, place, done, psnr = self.queue.get(timeout=0.2)
             except Empty:
                 self._take_finished()
-                if not self.open:  # now for what others had: it is there, or left by them
-                    for number in self.claimed:
-                        self._submit(number, wait=True)
-                    self.claimed = []
+                if not self.open:
+                    self._wait_for_others()
                 continue
             self._count(number, place, done)
             note = f"{self.units[number][place].title} {psnr:.2f} dB"
             ready = len(self.outcome.done) + len(self.outcome.failed)
             self.progress.update(sum(self.iterations.values()), f"{ready}/{self.count}  {note}")
         return True
+
+    def _wait_for_others(self) -> None:
+        """Now for what others had: it is there, or left by them.
+
+        One by one: who waits for a run while he has another may wait for one who waits for him.
+        """
+        runs = [run for number in self.claimed for run in self.units[number]]
+        self.claimed = []
+        for run in runs:
+            self.units.append([run])
+            self._submit(len(self.units) - 1, wait=True)
 
     def _count(self, number: int, place: int, done: int) -> None:
         self.iterations[number, place] = max(self.iterations.get((number, place), 0), done)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import queue
 import resource
 import subprocess
 import sys
 import threading
 import time
 import zipfile
+from concurrent.futures import Future
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -101,6 +104,41 @@ def test_two_processes_on_one_store_share_the_runs(tmp_path):
     assert len(records) == len(experiments.plan("smoke"))
     assert not list(tmp_path.rglob("*.part")) and not list(tmp_path.rglob("*.damaged"))
     assert not list(tmp_path.rglob("*.pt"))
+
+
+def test_batches_of_two_processes_do_not_wait_for_each_other(tmp_path, monkeypatch):
+    """Of a unit's two runs another process has one: the other is computed meanwhile, alone."""
+    runs = experiments.plan("smoke", ["denoising"])[:2]
+    store = Store(tmp_path)
+    kept = [execution.execute(run, Store(tmp_path / "kept")) for run in runs]
+    submitted = []
+
+    class Pool:
+        def submit(self, work, number, unit, folder, device, wait):
+            submitted.append((unit, wait))
+            future = Future()
+            future.set_result(([kept[runs.index(r)] for r in unit], "") if wait else claimed)
+            return future
+
+    claimed = (None, runner.CLAIMED)
+    outcome = runner.Outcome()
+    with runner.Progress(0, "runs") as progress:
+        follow = runner._Following(
+            Pool(), [list(runs)], store, "cpu", queue.Queue(), progress, outcome, 2
+        )
+        assert follow.until(None)
+    assert submitted == [(runs, False), ([runs[0]], True), ([runs[1]], True)]
+    assert [run for run, _ in outcome.done] == runs
+
+
+def test_runs_that_need_other_engines_are_not_mixed(tmp_path):
+    """Each has the precision of its own record, though they are asked for together."""
+    run = next(r for r in experiments.plan("smoke", ["denoising"]) if r.method == "dip")
+    pair = [replace(run, precision=name) for name in ("float32", "bf16")]
+    records = execution.execute_all(pair, Store(tmp_path), device="cpu")
+    assert [r["provenance"]["precision"] for r in records] == ["float32", "bf16"]
+    alone = execution.execute(pair[1], Store(tmp_path / "alone"), device="cpu")
+    assert records[1]["metrics"] == alone["metrics"] != records[0]["metrics"]
 
 
 # Packing and merging ------------------------------------------------------------------------------
