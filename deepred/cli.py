@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("sources", nargs="+", metavar="STORE")
     add.add_argument("--into", required=True, type=_folder, metavar="STORE")
     add.set_defaults(command=_results_merge)
-    add = actions.add_parser("export", help="write runs.csv and curves.csv for a repository")
+    add = actions.add_parser("export", help="write runs.csv and curves/ for a repository")
     add.add_argument("store", metavar="STORE")
     add.add_argument("folder", type=_folder, metavar="FOLDER")
     text = "and what FOLDER has already stays, unless computed anew"

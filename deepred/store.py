@@ -1,7 +1,8 @@
 """Results on disk: one record a run, whole or not at all, and the small CSVs that are committed.
 
 A store is a folder. `records/KEY.json` is written last, so that a run is there when its record is;
-`curves/KEY.csv` holds what was measured along the way and `images/KEY.png` the restored image.
+`curves/KEY.csv` holds what was measured along the way and `images/KEY.png` the restored image. An
+exported folder has one table, `runs.csv`, in place of the records.
 """
 
 from __future__ import annotations
@@ -133,38 +134,31 @@ class Store:
         keep: bool = False,
         images: bool = False,
     ) -> None:
-        """Write runs.csv and curves.csv, of all runs or of `keys`, sorted for small differences.
+        """Write runs.csv and curves/KEY.csv, of all runs or of `keys`, sorted for small differences.
 
-        `keep` leaves what the files hold already, but for runs that are computed anew: results of
+        `keep` leaves what the folder holds already, but for runs that are computed anew: results of
         several machines come together so. `images` copies the restored images to images/KEY.png.
+        Curves and images of runs that are no longer in runs.csv go.
         """
         folder = Path(folder)
-        self._make(folder)
         records = [r for r in self.records() if keys is None or r["key"] in keys]
         runs = as_table(records)
-        curves = [
-            pd.read_csv(path).assign(key=key)
-            for key in runs["key"]
-            if (path := self.folder / "curves" / f"{key}.csv").exists()
-        ]
-        curve = pd.concat(curves) if curves else pd.DataFrame(columns=["key", "iteration"])
         if keep and (folder / "runs.csv").exists():
-            runs, curve = _merged(folder, runs, curve)
+            runs = _merged(read_runs(folder), runs)
         runs = runs.sort_values(list(IDENTITY), kind="stable")
         # Whole numbers also beside empty ones.
         runs["best_iteration"] = pd.to_numeric(runs["best_iteration"]).astype("Int64")
-        place = {key: i for i, key in enumerate(runs["key"])}
-        curve = curve.sort_values("key", key=lambda keys: keys.map(place), kind="stable")
-        curve = curve[["key", *[c for c in curve.columns if c != "key"]]]
-        for name, table in (("runs", runs), ("curves", curve)):
-            with replacing(folder / f"{name}.csv") as temporary:
-                table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
-        if images:
-            self._make(folder / "images")
+        for name in ("curves", "images") if images else ("curves",):
+            self._make(folder / name)
             for record in records:
-                shutil.copyfile(
-                    self.image(record["key"]), folder / "images" / self.image(record["key"]).name
-                )
+                for source in (self.folder / name).glob(f"{record['key']}.*"):
+                    with replacing(folder / name / source.name) as temporary:
+                        shutil.copyfile(source, temporary)
+        with replacing(folder / "runs.csv") as temporary:
+            runs.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+        for path in [*folder.glob("curves/*.csv"), *folder.glob("images/*.png")]:
+            if path.stem not in set(runs["key"]):
+                path.unlink()
 
     @staticmethod
     def _make(folder: Path) -> None:
@@ -180,20 +174,15 @@ class Store:
 IDENTITY = ("profile", "experiment", "task", "setting", "image", "method", "preset", "seed")
 
 
-def _merged(folder: Path, runs: pd.DataFrame, curve: pd.DataFrame):
-    """The tables of a folder, with the rows of `runs` and `curve` in place of older ones."""
-    old, old_curves = read_runs(folder), pd.read_csv(folder / "curves.csv", dtype={"key": str})
+def _merged(old: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `old`, with those of `runs` in place of older ones of the same runs."""
     old = old.astype({"preset": object}).fillna({"preset": ""})
     names = list(IDENTITY)
     new = set(map(tuple, runs[names].astype(str).to_numpy()))
     stay = [tuple(row) not in new for row in old[names].astype(str).to_numpy()]
     old = old[stay]
     old = old[~old["key"].isin(runs["key"])]
-    old_curves = old_curves[
-        old_curves["key"].isin(old["key"]) & ~old_curves["key"].isin(runs["key"])
-    ]
-    tables = [[t for t in pair if len(t)] for pair in ((old, runs), (old_curves, curve))]
-    return tuple(pd.concat(pair, ignore_index=True) for pair in tables)
+    return pd.concat([t for t in (old, runs) if len(t)], ignore_index=True)
 
 
 def as_table(records: list[dict]) -> pd.DataFrame:
@@ -220,12 +209,10 @@ def read_curves(folder: str | Path, key: str) -> pd.DataFrame:
     InputError
         If the folder has no such curve.
     """
-    path = Path(folder) / "curves.csv"
-    table = pd.read_csv(path, dtype={"key": str}) if path.exists() else pd.DataFrame({"key": []})
-    curve = table[table["key"] == key].drop(columns="key").dropna(axis=1, how="all")
-    if curve.empty:
+    path = Path(folder) / "curves" / f"{key}.csv"
+    if not path.exists():
         raise InputError(f"{path}: no curve of run {key}")
-    return curve.reset_index(drop=True)
+    return pd.read_csv(path).dropna(axis=1, how="all")
 
 
 def provenance(engine: Engine) -> dict:

@@ -112,8 +112,9 @@ def test_committed_results_are_readable_and_complete():
             assert runs[column].notna().all(), (folder, column)
         solved = runs[runs["iterations"] > 0]
         assert all(json.loads(s)["iterations"] for s in solved["settings"])
-        curves = pd.read_csv(folder / "curves.csv", dtype={"key": str})
-        assert set(curves["key"]) == set(solved["key"])
+        assert {path.stem for path in (folder / "curves").iterdir()} == set(solved["key"])
+        images = {path.stem for path in folder.glob("images/*.png")}
+        assert images <= set(runs["key"])
 
 
 def test_keys_depend_on_what_determines_the_result():
