@@ -134,7 +134,7 @@ class Store:
         keep: bool = False,
         images: bool = False,
     ) -> None:
-        """Write runs.csv and curves/KEY.csv, of all runs or of `keys`, sorted for small differences.
+        """Write runs.csv, of all runs or of `keys`, sorted for small differences, and their curves.
 
         `keep` leaves what the folder holds already, but for runs that are computed anew: results of
         several machines come together so. `images` copies the restored images to images/KEY.png.
