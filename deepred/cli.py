@@ -78,7 +78,8 @@ def _parser() -> argparse.ArgumentParser:
     ]:
         add = commands.add_parser(name, help=text).add_argument
         add("--profile", default="quick", metavar="smoke|quick|paper")
-        add("--only", nargs="+", default=[], metavar="NAME", help="experiments, default all")
+        text = "experiments, or parts of the paper such as figure3; default all"
+        add("--only", nargs="+", default=[], metavar="NAME", help=text)
         add("--seeds", nargs="+", type=_natural, default=[0], metavar="N")
         add("--device", choices=("auto", "cpu", "cuda"), default="auto")
         add("--workers", type=_whole, metavar="N", help="processes, default one a core")
@@ -94,7 +95,10 @@ def _parser() -> argparse.ArgumentParser:
             add("--budget", type=_duration, metavar="TIME", help=text)
             text = "pack the store for results merge when all is done, or time is up"
             add("--pack", metavar="FILE.zip", help=text)
-            add("--dry-run", action="store_true", help="list the runs and what is there")
+            text = "list the runs, what is there, and how long the others will take"
+            add("--dry-run", action="store_true", help=text)
+            text = "of `deepred bench --json` on the machine to plan for, default this one's"
+            add("--bench", nargs="+", metavar="FILE", help=text)
             add.__self__.set_defaults(command=_run)
         else:
             add("--out", type=_folder, default="reproduction", metavar="DIR")
@@ -261,14 +265,13 @@ def _run(options) -> int:
     if not runs:
         raise InputError("no run of these experiments matches; --dry-run lists them")
     if options.dry_run:
-        for run in runs:
-            absent = experiments.missing(run)
-            state = "cannot" if absent else "done" if execution.find(run, store) else "to do"
-            print(
-                f"{state:8s}  {run.experiment:12s} {run.title:34s} {run.iterations:6d} iterations"
-            )
+        _dry_run(runs, store, options)
         return 0
-    status = _compute(runs, store, options, options.budget)
+    outcome = _compute(runs, store, options, options.budget)
+    failures = outcome.failures(store)
+    for line in failures:
+        print(f"failed: {line}", file=sys.stderr)
+    status = 1 if failures or not (outcome.done or outcome.left) else 0
     if options.pack:
         from . import results
 
@@ -277,8 +280,46 @@ def _run(options) -> int:
     return status
 
 
-def _compute(runs, store, options, budget: float | None = None) -> int:
-    """Compute runs, say what is absent or failed; 1 if any failed or none could be computed."""
+def _dry_run(runs, store, options) -> None:
+    """The runs with their state and the time they will take, and the sum of it."""
+    from . import bench, execution, experiments, forecast
+
+    folder = Path(__file__).resolve().parent.parent / "data" / "bench"  # in a clone
+    if options.bench:
+        machine = forecast.Machine.told([bench.load(path) for path in options.bench], options.workers)
+        if machine is None:
+            raise InputError(f"--bench {options.bench[0]}: no iterations were timed there")
+    else:
+        machine = forecast.Machine.of(bench.read(folder), options.device, options.workers)
+    count, left = dict.fromkeys(("done", "to do", "cannot"), 0), []
+    for run in runs:
+        absent = experiments.missing(run) and not options.bench
+        state = "cannot" if absent else "done" if execution.find(run, store) else "to do"
+        count[state] += 1
+        left += [run] * (state == "to do")
+        seconds = forecast.told(machine.seconds(run)) if machine else ""
+        print(
+            f"{state:8s}  {run.experiment:12s} {run.title:38s} "
+            f"{run.iterations:6d} iterations  {seconds}"
+        )
+    print(", ".join(f"{number} {state}" for state, number in count.items()))
+    if not left:
+        return
+    print(f"work: {sum(map(forecast.operations, left)) / 1e15:.3g} 10^15 floating-point operations")
+    if machine is None:
+        print("time: unknown, as this machine has no figures of deepred bench --json (see --bench)")
+        return
+    seconds = [machine.seconds(run) for run in left]
+    known = [each for each in seconds if each is not None]
+    print(
+        f"time: about {forecast.told(machine.all_of(left))} on {machine.name}, "
+        f"{machine.workers} at once; the longest run {forecast.told(max(known, default=None))}"
+        + (f"; {len(left) - len(known)} unknown" if len(known) < len(left) else "")
+    )
+
+
+def _compute(runs, store, options, budget: float | None = None):
+    """Compute runs, here or on a cluster, and say which cannot be."""
     if options.dask:
         from . import cluster
 
@@ -295,11 +336,7 @@ def _compute(runs, store, options, budget: float | None = None) -> int:
         )  # fmt: skip
     for reason in dict.fromkeys(reason for _, reason in outcome.absent):
         print(f"not computed: {reason}", file=sys.stderr)
-    for run, error in outcome.failed:
-        log = store.folder / f"failed-{run.experiment}-{run.title.replace(' ', '-')}.log"
-        log.write_text(error, encoding="utf-8")
-        print(f"failed: {run.experiment} {run.title}; see {log}", file=sys.stderr)
-    return 1 if outcome.failed or not (outcome.done or outcome.left) else 0
+    return outcome
 
 
 def _results_merge(options) -> int:

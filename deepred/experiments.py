@@ -11,6 +11,7 @@ import csv
 import hashlib
 import json
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -158,12 +159,17 @@ class Run:
     precision: str = "auto"  # of deepred.engine.pick; the machine's own unless named
 
     def truth(self) -> Tensor:
-        """The ground truth, (1, C, H, W)."""
-        image = datasets.load(self.dataset, self.image).image
+        """The ground truth, (1, C, H, W); not to be written to."""
+        where = os.environ.get("DEEPRED_DATA")
+        return _truth(self.dataset, self.image, self.crop, self.factor, where)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the ground truth, which need not be on this machine."""
         if self.crop is not None:
-            top, left, side = self.crop
-            image = image[..., top : top + side, left : left + side]
-        return resize.centre_crop(image, self.factor)
+            return self.crop[2], self.crop[2]
+        (entry,) = datasets.select([f"{self.dataset}/{self.image}"])
+        return entry.height - entry.height % self.factor, entry.width - entry.width % self.factor
 
     @property
     def factor(self) -> int:
@@ -215,6 +221,15 @@ class Run:
         which = f"{self.method} ({self.preset})" if self.preset else self.method
         what = "" if self.task == "denoise" else f" {self.setting}"
         return f"{self.image}{what} {which}"
+
+
+@lru_cache(maxsize=8)  # a plan asks for the same image many times in a row
+def _truth(dataset: str, image: str, crop, factor: int, where: str | None) -> Tensor:
+    picture = datasets.load(dataset, image).image
+    if crop is not None:
+        top, left, side = crop
+        picture = picture[..., top : top + side, left : left + side]
+    return resize.centre_crop(picture, factor)
 
 
 def overfitting(profile: str, seeds: tuple[int, ...]) -> list[Run]:
@@ -390,6 +405,45 @@ EXPERIMENTS: dict[str, Callable[[str, tuple[int, ...]], list[Run]]] = {
 }  # fmt: skip
 
 
+# Parts of the paper by name: the experiments that they show. Of a figure that shows some of an
+# experiment's runs only, the words of their titles; smaller profiles have other images, and all
+# runs of the experiment stand in for it.
+PARTS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "section41": (("denoising",),),
+    "super-resolution": (("table2",), ("table3",), ("narrow", "x4")),
+    "deblurring": (("table5",), ("narrow", "uniform")),
+    "table1": (),  # the preset's settings
+    "table4": (("table2",), ("table3",)),
+    "figure1": (),  # drawn from a short run of the notebook's own
+    "figure2": (
+        ("table3", "flowers", "x4", "(paper)"), ("table3", "flowers", "x4", "bicubic"),
+        ("table3", "zebra", "x4", "(paper)"), ("table3", "zebra", "x4", "bicubic"),
+    ),
+    "figure3": (("table2", "head", "x4", "deepred", "(paper)"), ("table2", "head", "x4", "bicubic")),
+    "figure4": (
+        ("table5", "butterfly", "uniform", "(paper)"), ("table5", "butterfly", "uniform", "blurred")
+    ),
+    "figure5": (
+        ("table5", "parrots", "uniform", "(paper)"), ("table5", "parrots", "uniform", "blurred")
+    ),
+    "figure6": (
+        ("table5", "leaves", "uniform", "(paper)"), ("table5", "leaves", "uniform", "blurred")
+    ),
+}  # fmt: skip
+
+
+def _selected(name: str, profile: str, seeds: tuple[int, ...]) -> list[Run]:
+    """The runs of an experiment, or of a part of the paper."""
+    if name in EXPERIMENTS:
+        return EXPERIMENTS[name](profile, seeds)
+    return [
+        run
+        for experiment, *words in PARTS[name]
+        for run in EXPERIMENTS[experiment](profile, seeds)
+        if profile != "paper" or set(words) <= set(run.title.split())
+    ]
+
+
 def _house(experiment: str, presets: tuple[str, ...], iterations: int, seeds) -> list[Run]:
     changes = dict(channels=32, iterations=iterations, runs=1)
     return [
@@ -436,20 +490,21 @@ def printed(source: str, setting: str, method: str, image: str = "average") -> f
 
 
 def plan(profile: str, only: list[str] | None = None, seeds: tuple[int, ...] = (0,)) -> list[Run]:
-    """The runs of a profile, of all experiments or of those named in `only`; each once.
+    """The runs of a profile, of all experiments or of those and the `PARTS` in `only`; each once.
 
     Raises
     ------
     InputError
-        If there is no such profile or experiment.
+        If there is no such profile, experiment or part.
     """
     if profile not in PROFILES:
         raise InputError(f"unknown profile {profile!r}; known are {', '.join(PROFILES)}")
     for name in only or ():
-        if name not in EXPERIMENTS:
-            raise InputError(f"unknown experiment {name!r}; known are {', '.join(EXPERIMENTS)}")
+        if name not in EXPERIMENTS and name not in PARTS:
+            known = ", ".join((*EXPERIMENTS, *PARTS))
+            raise InputError(f"--only: unknown experiment or part {name!r}; known are {known}")
     seeds = tuple(dict.fromkeys(seeds))
-    runs = [run for name in only or EXPERIMENTS for run in EXPERIMENTS[name](profile, seeds)]
+    runs = [run for name in only or EXPERIMENTS for run in _selected(name, profile, seeds)]
     # Two experiments may share a run, which two workers must not: the first named has it.
     return list({replace(run, experiment=""): run for run in reversed(runs)}.values())[::-1]
 
@@ -457,7 +512,7 @@ def plan(profile: str, only: list[str] | None = None, seeds: tuple[int, ...] = (
 def missing(run: Run) -> str | None:
     """Why a run cannot be computed on this machine, None if it can: its image or its precision."""
     try:
-        datasets.load(run.dataset, run.image)
+        run.truth()
         pick(precision=run.precision)
     except InputError as error:
         return str(error)

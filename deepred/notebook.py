@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -72,9 +73,9 @@ def pictures(
 ) -> dict[str, Tensor]:
     """The truth, the measurement and the restored images of an experiment of the profile paper.
 
-    By title with the PSNR of the task; grey for a method that has not been run. Empty where the
-    image is not on this machine, or none of its runs is stored with its restored image
-    (`deepred reproduce --profile paper`).
+    By title with the PSNR of the task; grey for a method that has not been run or whose restored
+    image is not stored (`deepred reproduce --profile paper`). Empty where the image is not on this
+    machine.
     """
     runs = [
         run
@@ -89,24 +90,24 @@ def pictures(
     first = "bicubic" if factor > 1 else "blurred" if here[0].task == "deblur" else "noisy"
     start = resize.bicubic(y, factor) if factor > 1 else y
     found = {"truth": truth, f"{first}\n{metric(start, truth):.2f} dB": start}
-    some = False
     for run in here:
         if run.method in experiments.DIRECT:
             continue
         name = tables.title(run.method, run.settings.denoiser)
         path = p.stored("paper") / "images" / f"{run.key(truth)}.png"
         if path.exists():
-            image, some = read(path).image, True
+            image = read(path).image
             found[f"{name}\n{metric(image, truth):.2f} dB"] = image
         else:
             found[f"{name}\nmissing"] = torch.full_like(truth, 0.85)
-    return found if some else {}
+    return found
 
 
 def show(p: Parameters, name: str, rows: Sequence[dict[str, Tensor]], inset) -> object:
     """A figure of rows of `pictures`, saved as `name`, or else the committed one, or a word.
 
-    `inset` is (top, left, side) for each row. Call it in the last line of a cell.
+    Where the images are not on this machine the committed figure is copied, too. `inset` is (top,
+    left, side) for each row. Call it in the last line of a cell.
     """
     there = [(panels, where) for panels, where in zip(rows, inset) if panels]
     for i, (panels, where) in enumerate(there):
@@ -118,6 +119,9 @@ def show(p: Parameters, name: str, rows: Sequence[dict[str, Tensor]], inset) -> 
     committed = [path for path in committed if path.exists()]
     for path in committed:
         display(Image(path, width=900))
+        if p.figures and not (Path(p.figures) / path.name).exists():
+            Path(p.figures).mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, Path(p.figures) / path.name)
     if committed:
         return None
     return Markdown("*missing: has not been run at full size*")

@@ -1,7 +1,7 @@
 """`deepred reproduce`: compute the runs, then execute the notebooks that show them.
 
 Under the output folder: `store/` (every run, so that a second call continues), `results/` (the
-same as CSV), `executed/` (the notebooks as run), `figures/` and `tables/`.
+same as CSV), `executed/` (the notebooks as run), `figures/`, `tables/` and `report.html`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,10 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 
 from . import execution, experiments
@@ -20,18 +23,23 @@ from .store import Store, read_runs
 try:
     import papermill
 
-    from . import tables
+    from . import report, tables
 except ImportError:
     raise InputError("the notebooks need pip install 'deepred[notebooks]'") from None
 
-# In reading order. A notebook runs when one of its experiments is asked for; the first always.
+# In reading order, with the experiments and parts of the paper that each shows. Asked for some of
+# them, only their notebooks run.
 NOTEBOOKS = {
     "00_start_here": (),
-    "05_denoising": ("denoising", "overfitting"),
-    "06_super_resolution": ("table2", "table3", "narrow"),
-    "07_deblurring": ("table5", "narrow"),
+    "05_denoising": (
+        "denoising", "section41", "table1", "figure1", "overfitting", "endurance"
+    ),
+    "06_super_resolution": (
+        "super-resolution", "table2", "table3", "table4", "figure2", "figure3", "narrow"
+    ),
+    "07_deblurring": ("deblurring", "table5", "figure4", "figure5", "figure6", "narrow"),
     "08_beyond": ("economy", "precision", "stopping"),
-}
+}  # fmt: skip
 
 
 def folder() -> Path:
@@ -49,38 +57,54 @@ def folder() -> Path:
 
 
 def reproduce(options, compute) -> int:
-    """The command; `compute` runs what the store lacks and returns 1 if something failed."""
+    """The command; `compute` runs what the store lacks and returns what became of the runs.
+
+    1 if a run or a notebook failed, which is said at the end, or if no run could be computed.
+    """
     runs = experiments.plan(options.profile, options.only, tuple(options.seeds))
     source = folder()
     out = Path(options.out)
     store = Store(out / "store")
-    status = compute(runs, store, options)
-    found = [execution.find(run, store) for run in runs if experiments.missing(run) is None]
-    keys = [record["key"] for record in found if record is not None]
+    outcome = compute(runs, store, options)
+    failures = [f"run {line}" for line in outcome.failures(store)]
     results = out / "results" / options.profile
-    store.export(results, keys, images=True)
+    keys = {record["key"] for record in stored(store, options.profile, options.seeds)}
+    store.export(results, list(keys), images=True)
     write_tables(results, out / "tables", options.profile)
     parameters = {
         "profile": options.profile,
         "results": str((out / "results").resolve()),
         "figures": str((out / "figures").resolve()),
         "device": options.device,
+        "seeds": [options.seeds[0]],
     }
     wanted = [
         name
-        for name, needs in NOTEBOOKS.items()
-        if not needs or not options.only or set(needs) & set(options.only)
+        for name, shows in NOTEBOOKS.items()
+        if not options.only or set(shows) & set(options.only)
     ]
     pairs = [(source / f"{name}.ipynb", out / "executed" / f"{name}.ipynb") for name in wanted]
-    status |= execute_all(pairs, parameters)
+    failures += [f"notebook {line}" for line in execute_all(pairs, parameters)]
+    report.write(out, options.profile, runs, store, failures)
     for name in ("figures", "tables", "executed"):
         files = sorted(p.name for p in (out / name).glob("*.*"))
         print(f"{out / name}/: {', '.join(files)}")
-    return status
+    print(out / "report.html")
+    for line in failures:
+        print(f"failed: {line}", file=sys.stderr)
+    return 1 if failures or (runs and not outcome.done) else 0
 
 
-def execute(source: Path, target: Path, parameters: dict) -> int:
-    """One notebook by papermill; 0, or 1 with the reason said and the copy kept to look into."""
+def stored(store: Store, profile: str, seeds: Sequence[int]) -> list[dict]:
+    """The records of a profile: of all experiments, as earlier calls may have asked for others."""
+    seeds = dict.fromkeys((*seeds, *(record["seed"] for record in store.records())))
+    runs = experiments.plan(profile, None, tuple(seeds))
+    found = [execution.find(run, store) for run in runs if experiments.missing(run) is None]
+    return [record for record in found if record is not None]
+
+
+def execute(source: Path, target: Path, parameters: dict) -> str | None:
+    """One notebook by papermill; what is wrong if it failed. The copy is kept to look into."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         with tempfile.TemporaryDirectory() as sockets:
@@ -89,11 +113,11 @@ def execute(source: Path, target: Path, parameters: dict) -> int:
                 progress_bar=False, log_output=False, **_transport(sockets),
             )  # fmt: skip
     except papermill.PapermillExecutionError as error:
-        print(
-            f"failed: {source.stem}: {error.ename}: {error.evalue}; see {target}", file=sys.stderr
-        )
-        return 1
-    return 0
+        return f"{source.stem}: {error.ename}: {error.evalue}; see {target}"
+    except Exception as error:  # a kernel that dies, or never starts: the other notebooks go on
+        reason = str(error).strip().partition("\n")[0]
+        return f"{source.stem}: {type(error).__name__}: {reason}; see {target}"
+    return None
 
 
 def _transport(sockets: str) -> dict:
@@ -112,18 +136,23 @@ def _transport(sockets: str) -> dict:
     return {"kernel_manager_class": Ipc}
 
 
-def execute_all(pairs: list[tuple[Path, Path]], parameters: dict) -> int:
-    """Notebooks (source, target) beside each other, as many as there are cores; 1 if any failed.
+def execute_all(pairs: list[tuple[Path, Path]], parameters: dict) -> list[str]:
+    """Notebooks (source, target) beside each other, as many as there are cores; what failed.
 
     Their live parts have small networks, which use one core each.
     """
+    done = count(1)
 
-    def one(pair: tuple[Path, Path]) -> int:
-        print(f"notebook {pair[0].stem}", file=sys.stderr, flush=True)
-        return execute(*pair, parameters)
+    def one(pair: tuple[Path, Path]) -> str | None:
+        started = time.monotonic()
+        error = execute(*pair, parameters)
+        took = f"{time.monotonic() - started:.0f} s" if error is None else "failed"
+        line = f"notebook {next(done)}/{len(pairs)}  {pair[0].stem:28s} {took}"
+        print(line, file=sys.stderr, flush=True)
+        return error
 
     with ThreadPoolExecutor(max(1, min(len(pairs), os.cpu_count() or 1))) as pool:
-        return max(pool.map(one, pairs), default=0)
+        return [error for error in pool.map(one, pairs) if error is not None]
 
 
 def write_tables(results: Path, folder: Path, profile: str) -> None:
@@ -176,7 +205,9 @@ def regenerate(figures: Path) -> int:
         notebook = jupytext.read(target.with_suffix(".py"))
         jupytext.write(notebook, target, fmt="ipynb")
     targets = [folder() / f"{name}.ipynb" for name in NOTEBOOKS]
-    status = execute_all([(t, t) for t in targets], {"figures": str(figures.resolve())})
+    failures = execute_all([(t, t) for t in targets], {"figures": str(figures.resolve())})
+    for line in failures:
+        print(f"failed: {line}", file=sys.stderr)
     for target in targets:
         notebook = nbformat.read(target, as_version=4)
         _strip(notebook)
@@ -185,7 +216,7 @@ def regenerate(figures: Path) -> int:
     text = with_table(readme.read_text(encoding="utf-8"), headline())
     with replacing(readme) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    return status
+    return 1 if failures else 0
 
 
 def committed() -> Path:

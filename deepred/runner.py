@@ -49,6 +49,16 @@ class Outcome:
         self.failed.append((run, error))
         progress.line(f"failed: {run.title}: {error.strip().splitlines()[-1]}")
 
+    def failures(self, store: Store) -> list[str]:
+        """What failed, why, and where its log is, which is written into the store's folder."""
+        told = []
+        for run, error in self.failed:
+            log = store.folder / f"failed-{run.experiment}-{run.title.replace(' ', '-')}.log"
+            log.write_text(error, encoding="utf-8")
+            reason = error.strip().splitlines()[-1]
+            told.append(f"{run.experiment} {run.title}: {reason}; see {log}")
+        return told
+
 
 def compute(
     runs: list[Run],
@@ -173,7 +183,8 @@ class _Following:
                     self._wait_for_others()
                 continue
             self._count(number, place, done)
-            note = f"{self.units[number][place].title} {psnr:.2f} dB"
+            run = self.units[number][place]
+            note = f"{run.title}, iteration {done} of {run.iterations}, {psnr:.2f} dB"
             ready = len(self.outcome.done) + len(self.outcome.failed)
             self.progress.update(sum(self.iterations.values()), f"{ready}/{self.count}  {note}")
         return True
