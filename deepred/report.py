@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,18 +76,25 @@ class Comparison:
 
 
 def write(
-    out: Path, profile: str, runs: Sequence[Run], store: Store, failures: Sequence[str] = ()
+    out: Path,
+    profile: str,
+    runs: Sequence[Run],
+    store: Store,
+    found: Mapping[str, pd.DataFrame],
+    failures: Sequence[str] = (),
 ) -> Path:
     """Write out/report.html of what `deepred reproduce` left under `out`.
 
     Parameters
     ----------
     runs : what was asked for; those without a record are listed as missing.
+    found : the tables by name, in `deepred.tables`' form.
     failures : lines that say what failed.
     """
-    found = [execution.find(run, store) if not experiments.missing(run) else None for run in runs]
-    records = [record for record in found if record is not None]
-    absent = [(run, experiments.missing(run)) for run, record in zip(runs, found) if not record]
+    reasons = [experiments.missing(run) for run in runs]
+    each = [None if why else execution.find(run, store) for run, why in zip(runs, reasons)]
+    records = [record for record in each if record is not None]
+    absent = [(run, why) for run, why, record in zip(runs, reasons, each) if record is None]
     rows = as_table(records)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
@@ -104,12 +111,12 @@ def write(
         asked=len(runs),
         failures=list(failures),
         tables=[
-            (TITLES.get(name, _small(name, profile)), _cells(table))
+            (TITLES.get(name) or _small(name, profile), _cells(found[name]))
             for name in order
-            if (table := _table(out / "tables" / f"{name}.csv")) is not None
+            if name in found
         ],
         figures=list(_figures(out / "figures")),
-        comparisons=list(_comparisons(runs, found, store)),
+        comparisons=list(_comparisons(runs, each, store)),
         absent=_grouped(absent),
         again=_command(profile),
         runs=[_told(record, row) for record, row in zip(records, rows.to_dict("records"))],
@@ -129,13 +136,8 @@ def _command(profile: str) -> str:
     return f"deepred reproduce --profile {profile}"
 
 
-def _table(path: Path) -> pd.DataFrame | None:
-    return pd.read_csv(path, dtype=str) if path.exists() else None
-
-
 def _cells(table: pd.DataFrame) -> dict:
     """Header and rows of a table; None is missing, "" is nothing."""
-    # CSV does not tell what is missing from what is empty; the Markdown beside it does.
     text = table.astype(object).where(table.notna(), None)
     return {"header": list(text.columns), "rows": text.to_numpy().tolist()}
 

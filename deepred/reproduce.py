@@ -15,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 
+import pandas as pd
+
 from . import execution, experiments
 from .errors import InputError
 from .files import replacing
@@ -70,7 +72,7 @@ def reproduce(options, compute) -> int:
     results = out / "results" / options.profile
     keys = {record["key"] for record in stored(store, options.profile, options.seeds)}
     store.export(results, list(keys), images=True)
-    write_tables(results, out / "tables", options.profile)
+    found = write_tables(results, out / "tables", options.profile)
     parameters = {
         "profile": options.profile,
         "results": str((out / "results").resolve()),
@@ -85,7 +87,7 @@ def reproduce(options, compute) -> int:
     ]
     pairs = [(source / f"{name}.ipynb", out / "executed" / f"{name}.ipynb") for name in wanted]
     failures += [f"notebook {line}" for line in execute_all(pairs, parameters)]
-    report.write(out, options.profile, runs, store, failures)
+    report.write(out, options.profile, runs, store, found, failures)
     for name in ("figures", "tables", "executed"):
         files = sorted(p.name for p in (out / name).glob("*.*"))
         print(f"{out / name}/: {', '.join(files)}")
@@ -110,7 +112,9 @@ def execute(source: Path, target: Path, parameters: dict) -> str | None:
         with tempfile.TemporaryDirectory() as sockets:
             papermill.execute_notebook(
                 source, target, parameters, cwd=source.parent, kernel_name="python3",
-                progress_bar=False, log_output=False, **_transport(sockets),
+                progress_bar=False, log_output=False,
+                extra_arguments=["--IPKernelApp.log_level=50"],  # not its word on our ending it
+                **_transport(sockets),
             )  # fmt: skip
     except papermill.PapermillExecutionError as error:
         return f"{source.stem}: {error.ename}: {error.evalue}; see {target}"
@@ -155,25 +159,26 @@ def execute_all(pairs: list[tuple[Path, Path]], parameters: dict) -> list[str]:
         return [error for error in pool.map(one, pairs) if error is not None]
 
 
-def write_tables(results: Path, folder: Path, profile: str) -> None:
+def write_tables(results: Path, folder: Path, profile: str) -> dict[str, pd.DataFrame]:
     """Tables as Markdown and CSV: the summary of a profile, which is printed, too, and the paper's.
 
     The latter from the results at hand in profile paper, else from the committed ones.
     """
-    runs = read_runs(results)
+    runs, found = read_runs(results), {}
     for name, table in experiments.TABLES.items():
         mine = runs[runs["experiment"] == name]
         if mine.empty:
             continue
-        summary = tables.summary(mine)
-        tables.save(summary, folder, f"{name}-{profile}")
+        summary = found[f"{name}-{profile}"] = tables.summary(mine)
         print(f"\n{table.source}, profile {profile}, mean over the images\n")
         print(summary.to_string(index=False, justify="right"))
     print()
     if profile != "paper":
         runs = read_runs(committed())
-    for name, table in papers_tables(runs).items():
+    found |= papers_tables(runs)
+    for name, table in found.items():
         tables.save(table, folder, name)
+    return found
 
 
 def papers_tables(runs) -> dict:
