@@ -286,7 +286,9 @@ def _dry_run(runs, store, options) -> None:
 
     folder = Path(__file__).resolve().parent.parent / "data" / "bench"  # in a clone
     if options.bench:
-        machine = forecast.Machine.told([bench.load(path) for path in options.bench], options.workers)
+        machine = forecast.Machine.told(
+            [bench.load(path) for path in options.bench], options.workers
+        )
         if machine is None:
             raise InputError(f"--bench {options.bench[0]}: no iterations were timed there")
     else:

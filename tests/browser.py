@@ -51,7 +51,9 @@ class Page:
         self._socket = websocket.create_connection(f"ws://127.0.0.1:{port}{path}", timeout=60)
         target = self.ask("Target.createTarget", url="about:blank")["targetId"]
         self._session = None
-        self._session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self._session = self.ask("Target.attachToTarget", targetId=target, flatten=True)[
+            "sessionId"
+        ]
         for name in ("Page", "Runtime", "Log", "Network"):
             self.ask(f"{name}.enable")
         return self
