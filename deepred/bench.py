@@ -17,9 +17,8 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
-import psutil
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -31,6 +30,9 @@ from .operators import Blur, Downsample, Identity, degrade
 from .restoration import dip_network, initialise
 from .settings import SETTINGS, Settings, preset
 from .store import provenance
+
+if TYPE_CHECKING:  # see store
+    import pandas as pd
 
 SIDES = (128, 256, 512)
 SECTIONS = ("ceilings", "iterations", "loops", "batches", "denoisers", "presets", "economy")
@@ -100,6 +102,8 @@ def machine(how: Engine) -> dict:
     told = provenance(how)
     told = {k: v for k, v in told.items() if k not in ("precision", "threads")}
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    import psutil
+
     memory = round(psutil.virtual_memory().total / 2**30)
     return {**told, "cores": cores, "memory_gib": memory, "bf16": has_bf16()}
 
@@ -408,6 +412,8 @@ _UNITS = {
 
 def tables(result: dict) -> dict[str, pd.DataFrame]:
     """The sections of `run`'s result as tables with units, by their titles."""
+    import pandas as pd
+
     found = {}
     for name, title in _TITLES.items():
         if not result[name]:

@@ -256,7 +256,7 @@ def _settings(options, setting: str | None, sigma: float | None):
 
 
 def _run(options) -> int:
-    from . import execution, experiments
+    from . import experiments
     from .store import Store
 
     store = Store(options.store)

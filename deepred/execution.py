@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 
-import pandas as pd
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -145,19 +145,20 @@ class _Execution:
         )  # fmt: skip
 
     def put(self, result: Result) -> dict:
-        curve = pd.DataFrame(result.history).dropna(subset="psnr")
-        top, last = curve.loc[curve["psnr"].idxmax()], curve[curve["run"] == 0].iloc[-1]
+        there = ~np.isnan(result.history["psnr"])
+        curve = {name: values[there] for name, values in result.history.items()}
+        top, last = np.argmax(curve["psnr"]), np.flatnonzero(curve["run"] == 0)[-1]
         more = {
-            "best_psnr": top["psnr"],
-            "best_iteration": int(top["iteration"]),
-            "single_psnr": last["psnr"],  # the first run alone
-            "plain_psnr": last["psnr_output"],  # and its last output alone
+            "best_psnr": float(curve["psnr"][top]),
+            "best_iteration": int(curve["iteration"][top]),
+            "single_psnr": float(curve["psnr"][last]),  # the first run alone
+            "plain_psnr": float(curve["psnr_output"][last]),  # and its last output alone
             "run_means": _run_means(result.images, self.truth, self.metric),
             "stops": self._observers.told(lambda image: self.metric(image.cpu(), self.truth)),
         }
         return self._put(result.image.cpu(), result.seconds, curve, more)
 
-    def _put(self, image: Tensor, seconds: float, curve: pd.DataFrame | None, more: dict) -> dict:
+    def _put(self, image: Tensor, seconds: float, curve: dict | None, more: dict) -> dict:
         run = self.run
         record = {
             "key": self.key,

@@ -424,7 +424,9 @@ PARTS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("table3", "flowers", "x4", "(paper)"), ("table3", "flowers", "x4", "bicubic"),
         ("table3", "zebra", "x4", "(paper)"), ("table3", "zebra", "x4", "bicubic"),
     ),
-    "figure3": (("table2", "head", "x4", "deepred", "(paper)"), ("table2", "head", "x4", "bicubic")),
+    "figure3": (
+        ("table2", "head", "x4", "deepred", "(paper)"), ("table2", "head", "x4", "bicubic")
+    ),
     "figure4": (
         ("table5", "butterfly", "uniform", "(paper)"), ("table5", "butterfly", "uniform", "blurred")
     ),

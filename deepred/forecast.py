@@ -1,9 +1,9 @@
 """How long runs will take, from figures of `deepred bench --json`; nothing where there are none.
 
 An iteration is taken to cost its operations (`deepred.bench.work`) at the rate that the bench
-measured for the network and image nearest to it, plus its share of a call of the denoiser, of which
-there is one every `denoise_every` iterations; as if the two did not overlap, which on busy cores they
-do not.
+measured for the network and image nearest to it, plus its share of a call of the denoiser (one in
+`denoise_every` iterations), as if the two did not overlap, which on busy cores they do not. That is
+right within a factor of two or so.
 """
 
 from __future__ import annotations

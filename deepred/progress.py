@@ -5,7 +5,10 @@ from __future__ import annotations
 import sys
 import time
 
-from tqdm import tqdm
+try:
+    from tqdm import tqdm
+except ImportError:  # a node that only computes writes plain lines
+    tqdm = None
 
 _FORMAT = "{desc} |{bar:24}| {percentage:3.0f}% [{elapsed}, {remaining} left{postfix}]"
 
@@ -20,7 +23,7 @@ class Progress:
         self._first: int | None = None  # what was done before this session, not to be timed
         self._bar = (
             tqdm(total=total, desc=label, bar_format=_FORMAT, file=sys.stderr, leave=False)
-            if sys.stderr.isatty()
+            if tqdm is not None and sys.stderr.isatty()
             else None
         )
 

@@ -17,12 +17,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import psutil
 import torch
 from torch import Tensor, nn
 
 from . import __version__, denoisers, red
-from .engine import Engine, pick
+from .engine import Engine, memory_available, pick
 from .errors import DivergedError, InputError
 from .files import Checkpoint
 from .history import History, joined
@@ -385,7 +384,7 @@ def initialise(
     The global random state is left as it was.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # the CPU's alone: CUDA's stays as it was
         net = make_network()
         z = torch.empty(net.input_shape)
         if settings.input_distribution == "gaussian":
@@ -469,7 +468,7 @@ def check_memory(runs: list[tuple[int, str]], engine: Engine) -> None:
     if engine.device == "cuda":
         free = torch.cuda.mem_get_info()[0]
     else:
-        free = psutil.virtual_memory().available
+        free = memory_available()
     largest = sorted(runs, reverse=True)[: engine.batch]
     needed = sum(count for count, _ in largest)
     if needed > free:
@@ -485,9 +484,7 @@ def fingerprint(
     y: Tensor, H, method: str, denoiser, settings: Settings, sigma, seed, shape, engine, made
 ) -> str:
     """A hash of what a run's result depends on. Callables enter by what they do to noise."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        probe = torch.rand(1, *shape).to(y)
+    probe = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0)).to(y)
     name = denoiser if isinstance(denoiser, str | None) else getattr(denoiser, "__qualname__", "f")
     told = [method, name, settings.as_dict(), sigma, seed, shape, str(y.dtype)]
     told += [str(replace(engine, threads=0, batch=1))]

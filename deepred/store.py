@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import numbers
 import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
@@ -30,6 +31,9 @@ from .engine import Engine
 from .errors import InputError
 from .files import WriteError, replacing
 from .images import Picture, write
+
+if TYPE_CHECKING:  # imported where tables are made: a node that only computes does without
+    import pandas as pd
 
 logger = logging.getLogger(__name__)
 
@@ -72,13 +76,15 @@ class Store:
             logger.warning("%s: not a record (%s); set aside as %s", path, error, aside.name)
             return None
 
-    def put(self, record: dict, curve: pd.DataFrame | None, image: Tensor) -> None:
-        """Store a finished run under record["key"]."""
+    def put(self, record: dict, curve: Mapping[str, Sequence[float]] | None, image: Tensor) -> None:
+        """Store a finished run under record["key"]; the curve's columns are equally long."""
         key = record["key"]
         write(self.part("images") / f"{key}.png", Picture(image))
         if curve is not None:
             with replacing(self.part("curves") / f"{key}.csv") as temporary:
-                curve.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+                rows = [[_number(v) for v in values] for values in zip(*(curve[n] for n in curve))]
+                lines = [",".join(cells) for cells in ([*curve], *rows)]
+                temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
         with replacing(self.part("records") / f"{key}.json") as temporary:
             temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
@@ -140,6 +146,8 @@ class Store:
         several machines come together so. `images` copies the restored images to images/KEY.png.
         Curves and images of runs that are no longer in runs.csv go.
         """
+        import pandas as pd
+
         folder = Path(folder)
         records = [r for r in self.records() if keys is None or r["key"] in keys]
         runs = as_table(records)
@@ -176,6 +184,8 @@ IDENTITY = ("profile", "experiment", "task", "setting", "image", "method", "pres
 
 def _merged(old: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """The rows of `old`, with those of `runs` in place of older ones of the same runs."""
+    import pandas as pd
+
     old = old.astype({"preset": object}).fillna({"preset": ""})
     names = list(IDENTITY)
     new = set(map(tuple, runs[names].astype(str).to_numpy()))
@@ -187,11 +197,15 @@ def _merged(old: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 
 def as_table(records: list[dict]) -> pd.DataFrame:
     """Records as the rows of runs.csv."""
+    import pandas as pd
+
     return pd.DataFrame([_row(record) for record in records], columns=COLUMNS)
 
 
 def read_runs(folder: str | Path) -> pd.DataFrame:
     """The exported runs of a folder; an empty table with the same columns if there are none."""
+    import pandas as pd
+
     path = Path(folder) / "runs.csv"
     if not path.exists():
         return pd.DataFrame(columns=COLUMNS)
@@ -209,6 +223,8 @@ def read_curves(folder: str | Path, key: str) -> pd.DataFrame:
     InputError
         If the folder has no such curve.
     """
+    import pandas as pd
+
     path = Path(folder) / "curves" / f"{key}.csv"
     if not path.exists():
         raise InputError(f"{path}: no curve of run {key}")
@@ -229,6 +245,13 @@ def provenance(engine: Engine) -> dict:
         "precision": engine.precision,
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
     }
+
+
+def _number(value: float) -> str:
+    """Six digits, as the tables have; nothing for NaN."""
+    if isinstance(value, numbers.Integral):
+        return str(value)
+    return "" if math.isnan(value) else f"{value:.6g}"
 
 
 def _version(package: str) -> str:
@@ -275,4 +298,4 @@ def _row(record: dict) -> dict:
     for name, digits in {**decibels, "ssim": 4, "seconds": 1}.items():
         if flat.get(name) is not None:
             flat[name] = round(float(flat[name]), digits)
-    return {name: flat.get(name, np.nan) for name in COLUMNS}
+    return {name: flat.get(name, math.nan) for name in COLUMNS}

@@ -36,9 +36,10 @@ class Page:
     def __enter__(self) -> Page:
         self._process = subprocess.Popen(
             [
-                executable(), "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
-                "--disable-dev-shm-usage", "--remote-debugging-port=0", "--remote-allow-origins=*",
-                "--no-first-run", f"--user-data-dir={self._folder}", "about:blank",
+                executable(), "--headless=new", "--no-sandbox", "--disable-gpu",
+                "--hide-scrollbars", "--disable-dev-shm-usage", "--remote-debugging-port=0",
+                "--remote-allow-origins=*", "--no-first-run", f"--user-data-dir={self._folder}",
+                "about:blank",
             ],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip

@@ -102,7 +102,7 @@ def result_of_bench(device="cpu", side=64, seconds=0.5, **machine) -> dict:
     mode = "tf32, channels last" if device == "cuda" else "float32, 1 thread"
     row = {"channels": 128, "side": side, "mode": mode, "seconds": seconds, "ratio": 1.0}
     calls = [{"side": 64, "denoiser": "NLM", "seconds": 0.1, "reference": None, "ratio": None}]
-    empty = dict.fromkeys(bench.SECTIONS, [])
+    empty = {name: [] for name in bench.SECTIONS}
     told = {"device": device, "cpu": "a CPU", "gpu": "a GPU" * (device == "cuda"), "cores": 2}
     return {"machine": told | machine, **empty, "iterations": [row], "denoisers": calls}
 
