@@ -85,7 +85,7 @@ class Machine:
     @classmethod
     def told(cls, results: Sequence[dict], workers: int | None = None) -> Machine | None:
         """The machine that the results are of, None if they have no iterations."""
-        rows = [row for each in results for row in each["iterations"]]
+        rows = [row for each in results for row in each.get("iterations", ())]
         if not rows:
             return None
         machine = results[0]["machine"]
@@ -99,7 +99,7 @@ class Machine:
             for row in rows
             if row["mode"] == wanted
         ]
-        calls = [row for each in results for row in each["denoisers"]]
+        calls = [row for each in results for row in each.get("denoisers", ())]
         seconds = {
             {"NLM": "nlm", "CBM3D": "bm3d"}[row["denoiser"]]: row["seconds"] / row["side"] ** 2
             for row in calls
