@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,13 +30,15 @@ from .errors import InputError
 from .operators import Blur, Downsample, Identity, degrade
 from .restoration import dip_network, initialise
 from .settings import SETTINGS, Settings, preset
-from .store import provenance
+from .store import Store, provenance
 
 if TYPE_CHECKING:  # see store
     import pandas as pd
 
 SIDES = (128, 256, 512)
-SECTIONS = ("ceilings", "iterations", "loops", "batches", "denoisers", "presets", "economy")
+SECTIONS = (
+    "ceilings", "iterations", "loops", "batches", "denoisers", "presets", "economy", "dispatch"
+)  # fmt: skip
 SIGMA = 25 / 255
 # The iteration by itself: DIP with the paper's network, no denoiser beside it.
 _PLAIN = preset("paper", "denoise", "dip").replace(runs=1)
@@ -87,6 +90,7 @@ def run(
         "denoisers": lambda: denoiser_times(clock, how.device, small),
         "presets": lambda: presets(clock, how.device, 128),
         "economy": lambda: economy(clock, how.device, 64),
+        "dispatch": lambda: dispatch((256, 512)),
     }
     result: dict = {"machine": machine(how)}
     for name, part in parts.items():
@@ -340,6 +344,35 @@ def economy(clock: Clock, device: str, side: int) -> Iterator[dict]:
         yield from _wholes(clock, device, side, task, whole)
 
 
+def dispatch(sides: Sequence[int], count: int = 40) -> Iterator[dict]:
+    """What `--dask` costs the one process that sends runs and stores results: rows (``side``,
+    ``runs``, ``seconds`` of this process's processor a run).
+
+    Its scheduler is in the same process, which makes this an upper bound. Runs without a solver on
+    two local workers; nothing without the extra dask.
+    """
+    try:
+        import distributed
+    except ImportError:
+        return
+    from . import cluster  # here, as it is of no use without
+
+    plain = next(r for r in experiments.plan("smoke", ["denoising"]) if r.method == "noisy")
+    local = dict(n_workers=2, threads_per_worker=1, dashboard_address=None)
+    with distributed.LocalCluster(**local) as workers, tempfile.TemporaryDirectory() as folder:
+        for side in sides:
+            runs = [
+                replace(plain, image="rocket", crop=(0, 0, side), seed=seed, profile="bench")
+                for seed in range(count + 4)
+            ]
+            store = Store(folder)
+            cluster.compute(runs[:4], store, workers.scheduler_address)  # everything is imported
+            started = time.process_time()
+            cluster.compute(runs[4:], store, workers.scheduler_address)
+            seconds = (time.process_time() - started) / count
+            yield {"side": side, "runs": count, "seconds": seconds}
+
+
 def _wholes(clock, device, side, task, settings: dict[str, Settings]) -> Iterator[dict]:
     with ExitStack() as stack:
         intervals = []
@@ -403,6 +436,7 @@ _TITLES = {
     "denoisers": "One call of a denoiser, three channels",
     "presets": "A whole restoration",
     "economy": "A whole restoration, the variants of experiment economy",
+    "dispatch": "A run on a cluster, for the process that sends it and stores the result",
 }
 _UNITS = {
     "side": "side [px]", "seconds": "time [ms]", "floor": "floor [ms]", "total": "total [s]",
@@ -416,7 +450,7 @@ def tables(result: dict) -> dict[str, pd.DataFrame]:
 
     found = {}
     for name, title in _TITLES.items():
-        if not result[name]:
+        if not result.get(name):  # it may be of an older version
             continue
         rows = [{_UNITS.get(k, k): _shown(k, v) for k, v in row.items()} for row in result[name]]
         found[title] = pd.DataFrame(rows)

@@ -509,7 +509,7 @@ def plan(profile: str, only: list[str] | None = None, seeds: tuple[int, ...] = (
     for name in only or ():
         if name not in EXPERIMENTS and name not in PARTS:
             known = ", ".join((*EXPERIMENTS, *PARTS))
-            raise InputError(f"--only: unknown experiment or part {name!r}; known are {known}")
+            raise InputError(f"unknown experiment {name!r}; known are {known}")
     seeds = tuple(dict.fromkeys(seeds))
     runs = [run for name in only or EXPERIMENTS for run in _selected(name, profile, seeds)]
     # Two experiments may share a run, which two workers must not: the first named has it.

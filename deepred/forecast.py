@@ -8,6 +8,7 @@ right within a factor of two or so.
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -141,6 +142,26 @@ def _names(how: Engine) -> tuple[str, str]:
     import torch
 
     return torch.cuda.get_device_name() if how.device == "cuda" else "", processor()
+
+
+def makespan(count: int, workers: int, seconds: float, overhead: float) -> float:
+    """Seconds until `count` equal runs are done on a cluster, by simulation.
+
+    Each takes `seconds` of a worker, and `overhead` of the one process that sends the runs and
+    stores the results, half of it before and half after; that process serves who came first, and a
+    worker waits for it. So beyond seconds / overhead workers none is of use.
+    """
+    free = [(0.0, worker) for worker in range(min(workers, count))]  # a heap
+    sent, busy_until, last = 0, 0.0, 0.0
+    while free:
+        ready, worker = heapq.heappop(free)
+        if ready > 0:  # with a result, which is stored first
+            busy_until = last = max(busy_until, ready) + overhead / 2
+        if sent < count:
+            busy_until = max(busy_until, ready) + overhead / 2
+            heapq.heappush(free, (busy_until + seconds, worker))
+            sent += 1
+    return last
 
 
 def told(seconds: float | None) -> str:

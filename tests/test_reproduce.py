@@ -147,6 +147,18 @@ def test_a_gpu_has_one_worker():
     assert forecast.Machine.told([result_of_bench("cuda")]).name == "a GPU"
 
 
+def test_a_cluster_is_as_fast_as_its_workers_until_it_is_not():
+    assert forecast.makespan(1000, 1, 60, 0) == pytest.approx(60_000)
+    assert forecast.makespan(1000, 64, 60, 0) == pytest.approx(16 * 60)  # 15 rounds, and a part
+    assert forecast.makespan(3, 64, 60, 0) == pytest.approx(60)
+    assert forecast.makespan(1, 1, 60, 2) == pytest.approx(62)
+    # Far fewer workers than 60 / 0.1: they are busy all the time, but for the waiting at the start.
+    assert forecast.makespan(1000, 64, 60, 0.1) == pytest.approx(16 * 60, rel=0.01)
+    # Far more: the one process that serves them is, and further workers are of no use.
+    many, more = (forecast.makespan(10_000, n, 60, 0.1) for n in (2400, 4800))
+    assert many == pytest.approx(10_000 * 0.1, rel=0.1) == more
+
+
 @pytest.mark.parametrize(
     "seconds, told",
     [(None, "unknown"), (0.4, "0 s"), (99, "99 s"), (100, "2 min"), (5990, "100 min"),
