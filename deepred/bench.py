@@ -7,14 +7,16 @@ that a large matrix product and a large copy reach on the machine.
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import os
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stderr
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -358,8 +360,13 @@ def dispatch(sides: Sequence[int], count: int = 40) -> Iterator[dict]:
     from . import cluster  # here, as it is of no use without
 
     plain = next(r for r in experiments.plan("smoke", ["denoising"]) if r.method == "noisy")
-    local = dict(n_workers=2, threads_per_worker=1, dashboard_address=None)
-    with distributed.LocalCluster(**local) as workers, tempfile.TemporaryDirectory() as folder:
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    local = dict(n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50)
+    with (
+        distributed.LocalCluster(**local) as workers,
+        tempfile.TemporaryDirectory() as folder,
+        redirect_stderr(io.StringIO()),  # a line a run
+    ):
         for side in sides:
             runs = [
                 replace(plain, image="rocket", crop=(0, 0, side), seed=seed, profile="bench")
