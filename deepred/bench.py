@@ -362,6 +362,7 @@ def dispatch(sides: Sequence[int], count: int = 40) -> Iterator[dict]:
     plain = next(r for r in experiments.plan("smoke", ["denoising"]) if r.method == "noisy")
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     local = dict(n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50)
+    rows = []
     with (
         distributed.LocalCluster(**local) as workers,
         tempfile.TemporaryDirectory() as folder,
@@ -377,7 +378,8 @@ def dispatch(sides: Sequence[int], count: int = 40) -> Iterator[dict]:
             started = time.process_time()
             cluster.compute(runs[4:], store, workers.scheduler_address)
             seconds = (time.process_time() - started) / count
-            yield {"side": side, "runs": count, "seconds": seconds}
+            rows.append({"side": side, "runs": count, "seconds": seconds})
+    yield from rows
 
 
 def _wholes(clock, device, side, task, settings: dict[str, Settings]) -> Iterator[dict]:

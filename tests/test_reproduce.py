@@ -159,6 +159,22 @@ def test_a_cluster_is_as_fast_as_its_workers_until_it_is_not():
     assert many == pytest.approx(10_000 * 0.1, rel=0.1) == more
 
 
+def test_readme_says_what_the_simulation_does():
+    root = Path(__file__).parent.parent
+    results = bench.read(root / "data" / "bench")
+    rows = {row["side"]: row["seconds"] for each in results for row in each.get("dispatch", ())}
+    told = [f"{rows[256] * 1e3:.0f} ms", f"{rows[512] * 1e3:.0f} ms"]
+    for name, seconds in [("10 s", 10), ("1 min", 60), ("10 min", 600)]:
+        cells = [name]
+        for count in (64, 256):
+            took = forecast.makespan(1000, count, seconds, rows[512])
+            cells += [forecast.told(took), f"{100_000 * seconds / count / took:.0f} %"]
+        told.append("| " + " | ".join([*cells, f"{seconds / rows[512]:,.0f} GPUs"]) + " |")
+    readme = (root / "README.md").read_text(encoding="utf-8").replace("\n", " ")
+    for text in told:
+        assert text in readme
+
+
 @pytest.mark.parametrize(
     "seconds, told",
     [(None, "unknown"), (0.4, "0 s"), (99, "99 s"), (100, "2 min"), (5990, "100 min"),
