@@ -94,7 +94,7 @@ def test_two_processes_on_one_store_share_the_runs(tmp_path):
     """Each run is computed once: the records' numbers of both processes are the same files."""
     command = [
         sys.executable, "-m", "deepred", "run", "--profile", "smoke", "--store", str(tmp_path),
-        "--workers", "1", "--device", "cpu",
+        "--workers", "2", "--device", "cpu",  # of one thread: they do not disturb each other
     ]  # fmt: skip
     both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     for process in both:
