@@ -226,8 +226,9 @@ class _Following:
 CLAIMED = "claimed"
 
 
-# Set by `_prepare` once in each worker process: where it tells its progress.
+# In each worker process: where it tells its progress, set by `_prepare`, and whether it has a run.
 _queue = None
+_busy = False
 
 
 def _prepare(threads: int, queue) -> None:
@@ -238,8 +239,14 @@ def _prepare(threads: int, queue) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     # A scheduler's polite end is taken as Ctrl-C: the run saves itself and can continue. A shell
     # has its background jobs ignore Ctrl-C, and that is inherited; the parent says it so, though.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _told_to_end)
+    signal.signal(signal.SIGINT, _told_to_end)
+
+
+def _told_to_end(number: int, frame) -> None:
+    if not _busy:
+        os._exit(130)  # nothing to save, and nobody wants to know where it waited for work
+    signal.default_int_handler(number, frame)
 
 
 def _end_with_the_parent() -> None:
@@ -253,11 +260,13 @@ def _end_with_the_parent() -> None:
 
 def _work(number: int, runs: list[Run], folder: str, device: str, wait: bool):
     """Runs in a worker: their records, or the traceback of what stopped them."""
+    global _busy
 
     def progress(place: int, done: int, psnr: float) -> None:
         _queue.put((number, place, done, psnr))
 
     try:
+        _busy = True
         store = Store(folder)
         return execution.execute_all(
             runs, store, device=device, progress=progress, wait=wait
@@ -270,3 +279,5 @@ def _work(number: int, runs: list[Run], folder: str, device: str, wait: bool):
         raise
     except Exception:
         return None, traceback.format_exc()
+    finally:
+        _busy = False

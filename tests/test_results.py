@@ -284,16 +284,16 @@ def test_time_is_kept_and_the_rest_continues(tmp_path, capsys):
 
 
 def test_a_full_disk_stops_all_and_keeps_what_is_finished(tmp_path):
-    """Files end at 40 kB here: a checkpoint or an image of the quick profile does not fit."""
+    """Files end at 5 kB here: a restored image does not fit."""
     store = Store(tmp_path)
     done = experiments.plan("smoke", ["denoising"])[0]
     execution.execute(done, store, device="cpu")
 
     def small_files():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000))
 
     command = [
-        sys.executable, "-m", "deepred", "run", "--profile", "quick", "--only", "denoising",
+        sys.executable, "-m", "deepred", "run", "--profile", "smoke", "--only", "denoising",
         "--store", str(tmp_path), "--workers", "2", "--device", "cpu",
     ]  # fmt: skip
     told = subprocess.run(
