@@ -116,7 +116,7 @@ class Blur:
         return _filter(x, K.conj() if adjoint else K)
 
     def _sum(self, x: Tensor, adjoint: bool) -> Tensor:
-        kernel = torch.tensor(self.kernel, dtype=x.dtype, device=x.device)
+        kernel = _taps(self.kernel, x.dtype, x.device)
         h, w = kernel.shape
         if h > x.shape[2] or w > x.shape[3]:  # wraps around the image more than once
             kernel = torch.fft.fftshift(_periodic(self.kernel, *x.shape[2:])).to(x)
@@ -312,6 +312,13 @@ def _periodic(kernel: tuple[tuple[float, ...], ...], height: int, width: int) ->
     columns = (torch.arange(values.shape[1]) - values.shape[1] // 2) % width
     torus = torch.zeros(height, width, dtype=torch.float64)
     return torus.index_put((rows[:, None], columns[None]), values, accumulate=True)
+
+
+@lru_cache(maxsize=256)
+@torch.inference_mode(False)  # what is kept must serve a later fit
+def _taps(kernel, dtype, device) -> Tensor:
+    """A small kernel where the image is."""
+    return torch.tensor(kernel, dtype=dtype, device=device)
 
 
 @lru_cache(maxsize=256)
