@@ -19,7 +19,7 @@ import torch
 
 from . import engine, execution, experiments
 from .experiments import Run
-from .files import WriteError
+from .files import WriteError, replacing
 from .progress import Progress
 from .restoration import memory_needed
 from .store import Claimed, Store
@@ -53,8 +53,10 @@ class Outcome:
         """What failed, why, and where its log is, which is written into the store's folder."""
         told = []
         for run, error in self.failed:
-            log = store.folder / f"failed-{run.experiment}-{run.title.replace(' ', '-')}.log"
-            log.write_text(error, encoding="utf-8")
+            name = f"failed-{run.experiment}-{run.title.replace(' ', '-')}-{run.seed}.log"
+            with replacing(store.part("logs") / name) as log:
+                log.write_text(error, encoding="utf-8")
+            log = store.part("logs") / name
             reason = error.strip().splitlines()[-1]
             told.append(f"{run.experiment} {run.title}: {reason}; see {log}")
         return told

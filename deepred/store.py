@@ -173,7 +173,7 @@ class Store:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(
+            raise WriteError(
                 f"{folder}: cannot be made ({error.strerror}); choose another folder"
             ) from None
 
