@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from . import datasets, denoisers, experiments, metrics
+from . import datasets, denoisers, experiments, metrics, studies
 from .engine import Engine, has_bf16, pick
 from .errors import InputError
 from .operators import Blur, Downsample, Identity, degrade
@@ -337,8 +337,8 @@ def presets(clock: Clock, device: str, side: int) -> Iterator[dict]:
 
 
 def economy(clock: Clock, device: str, side: int) -> Iterator[dict]:
-    """`presets` for the variants of experiment economy (`deepred.experiments`)."""
-    for task, variants in experiments.ECONOMY.items():
+    """`presets` for the variants of experiment economy (`deepred.studies`)."""
+    for task, variants in studies.ECONOMY.items():
         whole = {
             label: preset(label.partition(",")[0], task).replace(**changes)
             for label, changes in variants.items()

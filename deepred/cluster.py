@@ -15,9 +15,9 @@ import torch
 
 from . import engine, execution, results
 from .errors import InputError
-from .experiments import Run
 from .progress import Progress
 from .runner import Outcome, sift
+from .runs import Run
 from .store import Claimed, Store
 
 TOPIC = "deepred"

@@ -17,10 +17,11 @@ from . import denoisers, metrics, resize
 from . import stopping as rules
 from .engine import pick
 from .errors import DivergedError
-from .experiments import DIRECT, METRICS, PRECISIONS, STOPPING, Run
 from .restoration import Problem, Result, restore_all
+from .runs import DIRECT, METRICS, Run
 from .solver import State
 from .store import Store, provenance
+from .studies import PRECISIONS, STOPPING
 
 
 def find(run: Run, store: Store) -> dict | None:

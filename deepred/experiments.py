@@ -8,23 +8,19 @@ is in data/paper.csv. An experiment is a function from a profile to a list of ru
 from __future__ import annotations
 
 import csv
-import hashlib
-import json
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
-from torch import Tensor
-
-from . import datasets, metrics, resize
-from .engine import Engine, pick
 from .errors import InputError
-from .operators import Blur, Downsample, Identity, degrade
-from .settings import SETTINGS, Settings, preset
-from .solver import VERSION
+from .runs import DIRECT, METRICS, Run, make, missing
+from .studies import STUDIES
+
+__all__ = [
+    "DIRECT", "EXPERIMENTS", "METRICS", "PARTS", "PROFILES", "TABLES", "Run", "missing", "plan",
+]  # fmt: skip
 
 PROFILES = ("smoke", "quick", "paper")
 
@@ -38,12 +34,6 @@ NCSR = ("butterfly", "leaves", "parrots", "starfish")
 
 # Crops (top, left, side) of scikit-image's photographs for the quick profile.
 CROPS = {"astronaut": (226, 126, 96), "chelsea": (76, 166, 96), "coffee": (96, 250, 96)}
-
-# What is measured in each task (Section 4), beside which all else is recorded, too.
-METRICS = {"denoise": metrics.psnr, "sr": metrics.psnr_y, "deblur": metrics.psnr_y}
-
-# Methods without a solver: the measurement itself, and what is computed from it directly.
-DIRECT = ("noisy", "blurred", "bicubic", "nlm", "cbm3d")
 
 
 @dataclass(frozen=True)
@@ -81,7 +71,7 @@ class Table:
             images = [("builtin", "astronaut", (226, 126, 64))]
             changes = dict(channels=8, scales=3, iterations=40, runs=1)
         return [
-            _run(experiment, profile, self.task, setting, *image, method, name, changes, seed)
+            make(experiment, profile, self.task, setting, *image, method, name, changes, seed)
             for seed in seeds
             for setting in settings
             for image in images
@@ -135,279 +125,13 @@ _QUICK = {
     ),
 }  # fmt: skip
 
-
-# In a run's key; grows when a denoiser begins to give other images.
-_DENOISER_VERSIONS = {"bm3d": ["in torch"]}  # the package bm3d before
-
-
-@dataclass(frozen=True)
-class Run:
-    """One image, degraded one way, restored by one method with one seed."""
-
-    profile: str
-    experiment: str
-    task: str
-    setting: str
-    dataset: str
-    image: str
-    crop: tuple[int, int, int] | None  # top, left, side
-    sigma: float  # of the noise, in image units
-    method: str  # those of DIRECT need no settings
-    preset: str
-    settings: Settings | None
-    seed: int
-    precision: str = "auto"  # of deepred.engine.pick; the machine's own unless named
-
-    def truth(self) -> Tensor:
-        """The ground truth, (1, C, H, W); not to be written to."""
-        where = os.environ.get("DEEPRED_DATA")
-        return _truth(self.dataset, self.image, self.crop, self.factor, where)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Height and width of the ground truth, which need not be on this machine."""
-        if self.crop is not None:
-            return self.crop[2], self.crop[2]
-        (entry,) = datasets.select([f"{self.dataset}/{self.image}"])
-        return entry.height - entry.height % self.factor, entry.width - entry.width % self.factor
-
-    @property
-    def factor(self) -> int:
-        """Of super-resolution, 1 in the other tasks."""
-        return int(self.setting.removeprefix("x")) if self.task == "sr" else 1
-
-    @property
-    def H(self) -> Callable[[Tensor], Tensor]:
-        """The operator that the solver assumes."""
-        if self.task == "sr":
-            return Downsample(self.factor)
-        if self.task == "deblur":
-            return Blur.uniform() if self.setting == "uniform" else Blur.gaussian()
-        return Identity()
-
-    def measurement(self, truth: Tensor) -> Tensor:
-        """The degraded image; the noise depends on the seed alone.
-
-        Made by one thread: more of them add up a blur in another order, and what differs in the
-        last bit at the start is a tenth of a decibel in the end.
-        """
-        if self.task == "sr":
-            return resize.shrink(truth, self.factor)
-        with Engine(threads=1).session():
-            return degrade(truth, self.H, self.sigma, self.seed)
-
-    def key(self, truth: Tensor, precision: str = "float32") -> str:
-        """A hash of everything that determines the result.
-
-        `precision` is the engine's, where the run names none: a run in tf32 is another than one in
-        float32.
-        """
-        told = [
-            VERSION, self.task, self.setting, self.sigma, self.method, self.seed,
-            self.settings and self.settings.told(),
-        ]  # fmt: skip
-        if self.precision != "auto":
-            told.append(self.precision)
-        elif precision != "float32":
-            told.append(precision)
-        denoiser = "bm3d" if self.method == "cbm3d" else self.settings and self.settings.denoiser
-        told += _DENOISER_VERSIONS.get(denoiser, [])
-        digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
-        digest.update(truth.contiguous().numpy().tobytes())
-        return digest.hexdigest()[:16]
-
-    @property
-    def iterations(self) -> int:
-        """Iterations of all its runs together, 0 where there is no solver."""
-        return self.settings.iterations * self.settings.runs if self.settings else 0
-
-    @property
-    def title(self) -> str:
-        which = f"{self.method} ({self.preset})" if self.preset else self.method
-        what = "" if self.task == "denoise" else f" {self.setting}"
-        return f"{self.image}{what} {which}"
-
-
-@lru_cache(maxsize=8)  # a plan asks for the same image many times in a row
-def _truth(dataset: str, image: str, crop, factor: int, where: str | None) -> Tensor:
-    picture = datasets.load(dataset, image).image
-    if crop is not None:
-        top, left, side = crop
-        picture = picture[..., top : top + side, left : left + side]
-    return resize.centre_crop(picture, factor)
-
-
-def overfitting(profile: str, seeds: tuple[int, ...]) -> list[Run]:
-    """Our own study behind Section 3.2's claim that DeepRED need not be stopped early.
-
-    House, a 32-channel network, one run of 1800 iterations each: DIP and DeepRED, by the paper's
-    text (Gaussian input, constant weights) and by the released codes (uniform input, weights that
-    grow). Only the profile paper has it.
-    """
-    return _house("overfitting", ("paper", "authors"), 1800, seeds) if profile == "paper" else []
-
-
-def endurance(profile: str, seeds: tuple[int, ...]) -> list[Run]:
-    """The released codes of `overfitting` for twice as long: DIP turns late there, if it does."""
-    return _house("endurance", ("authors",), 3600, seeds) if profile == "paper" else []
-
-
-def narrow(profile: str, seeds: tuple[int, ...]) -> list[Run]:
-    """One full-size image of each of Tables 2 and 5 as far as a CPU reaches.
-
-    DIP and DeepRED for equally many iterations, preset fast with 16 channels and one run, on
-    set5/woman x4 and ncsr/butterfly with the uniform kernel; and set5/head x4 for Figure 3.
-    Deblurring a whole image takes more iterations than the preset's, which is made for smaller
-    ones.
-    """
-    if profile != "paper":
-        return []
-    changes = {
-        "sr": dict(channels=16, input_channels=32, iterations=1200),
-        "deblur": dict(runs=1, iterations=3000),
-    }
-    wanted = [
-        ("sr", "x4", "set5", "woman", "dip"), ("sr", "x4", "set5", "woman", "deepred"),
-        ("deblur", "uniform", "ncsr", "butterfly", "dip"),
-        ("deblur", "uniform", "ncsr", "butterfly", "deepred"),
-        ("sr", "x4", "set5", "head", "deepred"),
-    ]  # fmt: skip
-    return [
-        _run("narrow", profile, task, *what, None, method, "fast", changes[task], seed)
-        for seed in seeds
-        for task, *what, method in wanted
-    ]
-
-
-# Less work for the same image: small crops, on which a CPU gets to the end of preset paper, too.
-ECONOMY_CROPS = {
-    "astronaut": (226, 126, 64), "chelsea": (76, 166, 64), "coffee": (150, 180, 64),
-    "rocket": (300, 280, 64),
-}  # fmt: skip
-# By task: what is compared, by a preset's name and what is changed of it.
-_WIDER, _FLATTER = dict(channels=32, runs=2), dict(scales=3, runs=2)
-_FALLING = dict(learning_rate=0.02, lr_decay=0.5)  # twice the rate, halved every quarter
-_PAIR = dict(channels=16, input_channels=32, iterations=1200, runs=2)
-ECONOMY = {
-    "denoise": {
-        "paper": dict(iterations=1800),  # of the run-time paragraph
-        "paper, 16 channels": dict(iterations=1800, channels=16),
-        "fast": {},
-        "fast, 4 runs": dict(runs=4),
-        "fast, 32 channels": _WIDER,
-        "fast, 3 scales": _FLATTER,
-        "fast, falling rate": dict(_FALLING, lr_decay_every=375, runs=2),
-        "best": {},
-        "best, 8 × 32 channels": dict(channels=32, runs=8),
-    },
-    "sr": {
-        "paper": {},
-        "paper, 16 channels": dict(channels=16),
-        "fast": {},
-        "fast, 4 × 16 channels": dict(_PAIR, runs=4),
-        "fast, 2 × 32 channels": dict(_PAIR, channels=32),
-        "fast, 2 × 16 channels, 3 scales": dict(_PAIR, scales=3),
-        "fast, 2 × 16 channels, falling rate": dict(_PAIR, **_FALLING, lr_decay_every=300),
-        "fast, 2 × 16 channels, preconditioned": dict(_PAIR, precondition=0.01),
-        "best": {},
-    },
-    "deblur": {
-        "paper": dict(iterations=3000),  # a fifth of Table 1's: as far as a CPU got
-        "paper, 16 channels": dict(iterations=3000, channels=16),
-        "fast": {},
-        "fast, 4 runs": dict(runs=4),
-        "fast, 32 channels": _WIDER,
-        "fast, 3 scales": _FLATTER,
-        "fast, falling rate": dict(_FALLING, lr_decay_every=250, runs=2),
-        "fast, plain data term": dict(precondition=0.0, runs=2),
-        "best": {},
-    },
-}
-
-
-def economy(profile: str, seeds: tuple[int, ...]) -> list[Run]:
-    """Less work for the same image (Section 5 asks for speed first): DeepRED by other settings.
-
-    Every variant is told by its preset's name and what is changed of it, "fast, 3 scales".
-    """
-    if profile != "paper":
-        return []
-    return [
-        replace(
-            _run(
-                "economy", profile, task, SETTINGS[task][0], "builtin", image, crop, "deepred",
-                label.partition(",")[0], changes, seed,
-            ),
-            preset=label,
-        )
-        for seed in seeds
-        for task, variants in ECONOMY.items()
-        for label, changes in variants.items()
-        for image, crop in ECONOMY_CROPS.items()
-    ]  # fmt: skip
-
-
-PRECISIONS = ("float32", "tf32", "bf16")
-
-
-def precision(profile: str, seeds: tuple[int, ...]) -> list[Run]:
-    """What the network's products may lose: equal iterations in every precision, three seeds.
-
-    The crops of `economy`, preset fast, one run of 600 iterations: about as far as 64 x 64 pixels
-    take. A mode that the machine does not have is not run there; a CPU emulates bf16.
-    """
-    if profile != "paper":
-        return []
-    changes = dict(runs=1, iterations=600)
-    return [
-        replace(
-            _run(
-                "precision", profile, "denoise", "sigma 25", "builtin", image, crop, "deepred",
-                "fast", changes, seed,
-            ),
-            preset=f"fast, {mode}", precision=mode,
-        )
-        for seed in dict.fromkeys((*seeds, 0, 1, 2))
-        for mode in PRECISIONS
-        for image, crop in ECONOMY_CROPS.items()
-    ]  # fmt: skip
-
-
-# What experiment stopping gives the rules: short memories, as its networks are quick to turn.
-STOPPING = {
-    "windowed-variance": dict(window=50, patience=300),
-    "exponential-variance": dict(weight=0.05, patience=300),
-    "discrepancy": {},
-}
-
-
-def stopping(profile: str, seeds: tuple[int, ...]) -> list[Run]:
-    """When rules without the truth would stop (deepred.stopping): they look on and stop nothing.
-
-    The crops of `economy`, DIP and DeepRED by preset fast, one run of 2000 iterations, in the two
-    tasks in which DIP turns.
-    """
-    if profile != "paper":
-        return []
-    changes = dict(runs=1, iterations=2000)
-    return [
-        _run(
-            "stopping", profile, task, SETTINGS[task][0], "builtin", image, crop, method, "fast",
-            changes, seed,
-        )
-        for seed in seeds
-        for task in ("denoise", "deblur")
-        for method in ("dip", "deepred")
-        for image, crop in ECONOMY_CROPS.items()
-    ]  # fmt: skip
-
-
 EXPERIMENTS: dict[str, Callable[[str, tuple[int, ...]], list[Run]]] = {
     name: partial(lambda name, profile, seeds: TABLES[name].runs(profile, name, seeds), name)
     for name in TABLES
-} | {"overfitting": overfitting, "endurance": endurance, "narrow": narrow, "economy": economy,
-    "precision": precision, "stopping": stopping,
-}  # fmt: skip
+} | {
+    name: partial(lambda study, profile, seeds: study(seeds) if profile == "paper" else [], study)
+    for name, study in STUDIES.items()
+}
 
 
 # Parts of the paper by name: the experiments that they show. Of a figure that shows some of an
@@ -451,34 +175,6 @@ def _selected(name: str, profile: str, seeds: tuple[int, ...]) -> list[Run]:
     ]
 
 
-def _house(experiment: str, presets: tuple[str, ...], iterations: int, seeds) -> list[Run]:
-    changes = dict(channels=32, iterations=iterations, runs=1)
-    return [
-        _run(
-            experiment, "paper", "denoise", "sigma 25", "cset9", "house", None, method, name,
-            changes, seed,
-        )
-        for seed in seeds
-        for method in ("dip", "deepred")
-        for name in presets
-    ]  # fmt: skip
-
-
-def _run(experiment, profile, task, setting, dataset, image, crop, method, name, changes, seed):
-    settings = None
-    if method not in DIRECT:
-        settings = preset(name, task, method, setting)
-        if method == "red":  # no network to make smaller, and few iterations as it is
-            changes = {}
-        settings = settings.replace(**changes)
-    sigma = {"denoise": 25 / 255, "sr": 0.0, "deblur": math.sqrt(2) / 255}[task]
-    return Run(
-        profile=profile, experiment=experiment, task=task, setting=setting, dataset=dataset,
-        image=image, crop=crop, sigma=sigma, method=method, preset=name, settings=settings,
-        seed=seed,
-    )  # fmt: skip
-
-
 @lru_cache
 def _paper() -> dict[tuple[str, str, str, str], float]:
     here = Path(__file__).parent
@@ -514,13 +210,3 @@ def plan(profile: str, only: list[str] | None = None, seeds: tuple[int, ...] = (
     runs = [run for name in only or EXPERIMENTS for run in _selected(name, profile, seeds)]
     # Two experiments may share a run, which two workers must not: the first named has it.
     return list({replace(run, experiment=""): run for run in reversed(runs)}.values())[::-1]
-
-
-def missing(run: Run) -> str | None:
-    """Why a run cannot be computed on this machine, None if it can: its image or its precision."""
-    try:
-        run.truth()
-        pick(precision=run.precision)
-    except InputError as error:
-        return str(error)
-    return None

@@ -16,7 +16,7 @@ from functools import lru_cache
 
 from . import bench
 from .engine import Engine, pick
-from .experiments import Run
+from .runs import Run
 from .settings import Settings
 from .store import processor
 

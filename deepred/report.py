@@ -18,10 +18,10 @@ from PIL import Image
 from torch import Tensor
 
 from . import __version__, execution, experiments, tables
-from .experiments import Run
 from .files import replacing
 from .images import read, to_array
 from .resize import bicubic
+from .runs import Run
 from .store import Store, as_table, commit
 
 TITLES = {

@@ -18,10 +18,10 @@ from queue import Empty
 import torch
 
 from . import engine, execution, experiments
-from .experiments import Run
 from .files import WriteError, replacing
 from .progress import Progress
 from .restoration import memory_needed
+from .runs import Run
 from .store import Claimed, Store
 
 BATCH = 4  # runs of one size at once on a GPU, unless told otherwise

@@ -14,18 +14,10 @@ import numpy as np
 import pandas as pd
 
 from . import bench
-from .experiments import (
-    ECONOMY,
-    ECONOMY_CROPS,
-    PRECISIONS,
-    STOPPING,
-    TABLE_4_QUOTED,
-    TABLES,
-    Table,
-    printed,
-)  # fmt: skip
+from .experiments import TABLE_4_QUOTED, TABLES, Table, printed
 from .files import replacing
 from .settings import SETTINGS, Settings, preset
+from .studies import ECONOMY, ECONOMY_CROPS, PRECISIONS, STOPPING
 
 NAMES = {
     "noisy": "noisy", "blurred": "blurred", "bicubic": "bicubic", "nlm": "NLM", "cbm3d": "CBM3D",

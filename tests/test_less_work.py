@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 import torch
 
-from deepred import bench, execution, experiments, plots, tables
+from deepred import bench, execution, experiments, plots, studies, tables
 from deepred.engine import pick
-from deepred.experiments import ECONOMY, ECONOMY_CROPS, PRECISIONS
 from deepred.settings import preset
 from deepred.store import COLUMNS, Store
+from deepred.studies import ECONOMY, ECONOMY_CROPS, PRECISIONS
 
 
 def test_economy_changes_what_its_labels_say():
@@ -28,7 +28,9 @@ def test_economy_changes_what_its_labels_say():
     titles = [(run.task, run.title) for run in runs.values()]
     assert len(titles) == len(set(titles))
     for profile in ("quick", "smoke"):
-        assert experiments.economy(profile, (0,)) == experiments.precision(profile, (0,)) == []
+        assert (
+            experiments.plan(profile, ["economy"]) == experiments.plan(profile, ["precision"]) == []
+        )
 
 
 def test_precisions_are_different_runs_of_the_same_settings():
@@ -42,19 +44,19 @@ def test_precisions_are_different_runs_of_the_same_settings():
     auto = experiments.Run(**{**vars(some[0]), "precision": "auto"})
     told = experiments.Run(**{**vars(some[0]), "precision": "float32"})
     assert auto.key(truth) != told.key(truth)
-    assert len(experiments.precision("paper", (0, 7))) == 4 * 4 * len(PRECISIONS)
+    assert len(studies.precision((0, 7))) == 4 * 4 * len(PRECISIONS)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has tf32: nothing is missing there")
 def test_a_precision_that_the_machine_lacks_is_missing():
-    by_mode = {r.precision: experiments.missing(r) for r in experiments.precision("paper", (0,))}
+    by_mode = {r.precision: experiments.missing(r) for r in studies.precision((0,))}
     assert by_mode["float32"] is None and by_mode["bf16"] is None
     assert "tf32 is of NVIDIA GPUs" in by_mode["tf32"]
 
 
 def test_a_record_says_the_precision_it_was_made_in(tmp_path):
     (run,) = [
-        r for r in experiments.precision("paper", (0,))
+        r for r in studies.precision((0,))
         if (r.image, r.seed, r.precision) == ("rocket", 0, "bf16")
     ]  # fmt: skip
     small = run.settings.replace(channels=2, scales=1, skip=0, iterations=2, input_channels=1)
@@ -153,14 +155,14 @@ def test_lines_of_quality_over_work():
 
 def test_rules_look_on_and_stop_nothing(tmp_path):
     (run,) = [
-        r for r in experiments.stopping("paper", (0,))
+        r for r in studies.stopping((0,))
         if (r.task, r.method, r.image) == ("denoise", "dip", "rocket")
     ]  # fmt: skip
     small = run.settings.replace(channels=4, scales=2, iterations=150, input_channels=4)
     run = experiments.Run(**{**vars(run), "settings": small})
     record = execution.execute(run, Store(tmp_path / "a"), device="cpu")
     told = json.loads(record["metrics"]["stops"])
-    assert list(told) == list(experiments.STOPPING)
+    assert list(told) == list(studies.STOPPING)
     stopped, takes, psnr = told["windowed-variance"]
     assert stopped is None and 50 <= takes <= 150 and 5 < psnr < 40  # it waits for 300
     plain = experiments.Run(**{**vars(run), "experiment": "economy"})

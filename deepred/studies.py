@@ -1,0 +1,291 @@
+"""Our own studies: what Sections 3.2 and 5 name and the paper does not measure, as lists of runs.
+
+Each is a function from seeds to runs of the profile paper, and small enough for a CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from .runs import Run, make
+from .settings import SETTINGS, preset
+
+
+def overfitting(seeds: tuple[int, ...]) -> list[Run]:
+    """Our own study behind Section 3.2's claim that DeepRED need not be stopped early.
+
+    House, a 32-channel network, one run of 1800 iterations each: DIP and DeepRED, by the paper's
+    text (Gaussian input, constant weights) and by the released codes (uniform input, weights that
+    grow).
+    """
+    return _house("overfitting", ("paper", "authors"), 1800, seeds)
+
+
+def endurance(seeds: tuple[int, ...]) -> list[Run]:
+    """The released codes of `overfitting` for twice as long: DIP turns late there, if it does."""
+    return _house("endurance", ("authors",), 3600, seeds)
+
+
+def narrow(seeds: tuple[int, ...]) -> list[Run]:
+    """One full-size image of each of Tables 2 and 5 as far as a CPU reaches.
+
+    DIP and DeepRED for equally many iterations, preset fast with 16 channels and one run, on
+    set5/woman x4 and ncsr/butterfly with the uniform kernel; and set5/head x4 for Figure 3.
+    Deblurring a whole image takes more iterations than the preset's, which is made for smaller
+    ones.
+    """
+    changes = {
+        "sr": dict(channels=16, input_channels=32, iterations=1200),
+        "deblur": dict(runs=1, iterations=3000),
+    }
+    wanted = [
+        ("sr", "x4", "set5", "woman", "dip"), ("sr", "x4", "set5", "woman", "deepred"),
+        ("deblur", "uniform", "ncsr", "butterfly", "dip"),
+        ("deblur", "uniform", "ncsr", "butterfly", "deepred"),
+        ("sr", "x4", "set5", "head", "deepred"),
+    ]  # fmt: skip
+    return [
+        make("narrow", "paper", task, *what, None, method, "fast", changes[task], seed)
+        for seed in seeds
+        for task, *what, method in wanted
+    ]
+
+
+# Less work for the same image: small crops, on which a CPU gets to the end of preset paper, too.
+ECONOMY_CROPS = {
+    "astronaut": (226, 126, 64), "chelsea": (76, 166, 64), "coffee": (150, 180, 64),
+    "rocket": (300, 280, 64),
+}  # fmt: skip
+# By task: what is compared, by a preset's name and what is changed of it.
+_WIDER, _FLATTER = dict(channels=32, runs=2), dict(scales=3, runs=2)
+_FALLING = dict(learning_rate=0.02, lr_decay=0.5)  # twice the rate, halved every quarter
+_PAIR = dict(channels=16, input_channels=32, iterations=1200, runs=2)
+ECONOMY = {
+    "denoise": {
+        "paper": dict(iterations=1800),  # of the run-time paragraph
+        "paper, 16 channels": dict(iterations=1800, channels=16),
+        "fast": {},
+        "fast, 4 runs": dict(runs=4),
+        "fast, 32 channels": _WIDER,
+        "fast, 3 scales": _FLATTER,
+        "fast, falling rate": dict(_FALLING, lr_decay_every=375, runs=2),
+        "best": {},
+        "best, 8 × 32 channels": dict(channels=32, runs=8),
+    },
+    "sr": {
+        "paper": {},
+        "paper, 16 channels": dict(channels=16),
+        "fast": {},
+        "fast, 4 × 16 channels": dict(_PAIR, runs=4),
+        "fast, 2 × 32 channels": dict(_PAIR, channels=32),
+        "fast, 2 × 16 channels, 3 scales": dict(_PAIR, scales=3),
+        "fast, 2 × 16 channels, falling rate": dict(_PAIR, **_FALLING, lr_decay_every=300),
+        "fast, 2 × 16 channels, preconditioned": dict(_PAIR, precondition=0.01),
+        "best": {},
+    },
+    "deblur": {
+        "paper": dict(iterations=3000),  # a fifth of Table 1's: as far as a CPU got
+        "paper, 16 channels": dict(iterations=3000, channels=16),
+        "fast": {},
+        "fast, 4 runs": dict(runs=4),
+        "fast, 32 channels": _WIDER,
+        "fast, 3 scales": _FLATTER,
+        "fast, falling rate": dict(_FALLING, lr_decay_every=250, runs=2),
+        "fast, plain data term": dict(precondition=0.0, runs=2),
+        "best": {},
+    },
+}
+
+
+def economy(seeds: tuple[int, ...]) -> list[Run]:
+    """Less work for the same image (Section 5 asks for speed first): DeepRED by other settings.
+
+    Every variant is told by its preset's name and what is changed of it, "fast, 3 scales".
+    """
+    return [
+        replace(
+            make(
+                "economy", "paper", task, SETTINGS[task][0], "builtin", image, crop, "deepred",
+                label.partition(",")[0], changes, seed,
+            ),
+            preset=label,
+        )
+        for seed in seeds
+        for task, variants in ECONOMY.items()
+        for label, changes in variants.items()
+        for image, crop in ECONOMY_CROPS.items()
+    ]  # fmt: skip
+
+
+PRECISIONS = ("float32", "tf32", "bf16")
+
+
+def precision(seeds: tuple[int, ...]) -> list[Run]:
+    """What the network's products may lose: equal iterations in every precision, three seeds.
+
+    The crops of `economy`, preset fast, one run of 600 iterations: about as far as 64 x 64 pixels
+    take. A mode that the machine does not have is not run there; a CPU emulates bf16.
+    """
+    changes = dict(runs=1, iterations=600)
+    return [
+        replace(
+            make(
+                "precision", "paper", "denoise", "sigma 25", "builtin", image, crop, "deepred",
+                "fast", changes, seed,
+            ),
+            preset=f"fast, {mode}", precision=mode,
+        )
+        for seed in dict.fromkeys((*seeds, 0, 1, 2))
+        for mode in PRECISIONS
+        for image, crop in ECONOMY_CROPS.items()
+    ]  # fmt: skip
+
+
+# What experiment stopping gives the rules: short memories, as its networks are quick to turn.
+STOPPING = {
+    "windowed-variance": dict(window=50, patience=300),
+    "exponential-variance": dict(weight=0.05, patience=300),
+    "discrepancy": {},
+}
+
+
+def stopping(seeds: tuple[int, ...]) -> list[Run]:
+    """When rules without the truth would stop (deepred.stopping): they look on and stop nothing.
+
+    The crops of `economy`, DIP and DeepRED by preset fast, one run of 2000 iterations, in the two
+    tasks in which DIP turns.
+    """
+    changes = dict(runs=1, iterations=2000)
+    return [
+        make(
+            "stopping", "paper", task, SETTINGS[task][0], "builtin", image, crop, method, "fast",
+            changes, seed,
+        )
+        for seed in seeds
+        for task in ("denoise", "deblur")
+        for method in ("dip", "deepred")
+        for image, crop in ECONOMY_CROPS.items()
+    ]  # fmt: skip
+
+
+# The released code against the paper's text (the table of notebook 09): each
+# deviation alone, and all of them, on the paper's settings with a narrow network.
+_LIKE_CODE = {
+    "uniform input": dict(input_distribution="uniform"),
+    "means for sums": dict(data_term="mean"),
+    "late denoiser": dict(lag=1),
+    "output before the step": dict(x_sees="before"),
+    "x in [0, 1]": dict(clip_x=True),
+}
+DEVIATIONS = {
+    "denoise": {
+        "": {},
+        "learning rate": dict(learning_rate=0.008),
+        "growing weights": dict(growth=0.06),
+        **_LIKE_CODE,
+        "network's output": dict(result="network"),
+        "two runs": dict(runs=2),
+    },
+    "sr": {"": {}, **_LIKE_CODE, "x - u": dict(result="x-u")},
+    "deblur": {
+        "": {},
+        "learning rate": dict(learning_rate=0.004, lr_decay=0.9),
+        "input noise": dict(input_noise=0.01),
+        "lambda, mu": dict(lam=0.02, mu=0.04),
+        **_LIKE_CODE,
+        "x - u": dict(result="x-u"),
+    },
+}
+# Images, seeds and iterations: Table 1's numbers for a small picture, or as far as a CPU goes.
+_DEVIATIONS = {
+    "denoise": (tuple(ECONOMY_CROPS), (0, 1, 2), 1500),
+    "sr": (("astronaut", "coffee"), (0, 1), 2000),
+    "deblur": (("astronaut", "coffee"), (0, 1), 3000),
+}
+
+
+def deviations(seeds: tuple[int, ...]) -> list[Run]:
+    """What each deviation of the authors' code from the paper's text does, one at a time.
+
+    DeepRED by preset paper with 16 channels and one run, on crops of `economy`; "all" is preset
+    authors with the same network. In the denoising text there are two runs: "two runs" against one.
+    """
+    runs = []
+    for task, (images, least, iterations) in _DEVIATIONS.items():
+        common = dict(channels=16, iterations=iterations, runs=1)
+        variants = {f"paper, {k}".removesuffix(", "): v for k, v in DEVIATIONS[task].items()}
+        runs += [
+            replace(
+                make(
+                    "deviations", "paper", task, SETTINGS[task][0], "builtin", image,
+                    ECONOMY_CROPS[image], "deepred", label.partition(",")[0],
+                    {**common, **changes}, seed,
+                ),
+                preset=label,
+            )
+            for seed in dict.fromkeys((*seeds, *least))
+            for label, changes in {**variants, "authors": {}}.items()
+            for image in images
+        ]  # fmt: skip
+    return runs
+
+
+WEIGHTS = (0.05, 0.15, 0.5, 1.5, 5.0)
+# One parameter at a time beside the map of lambda and mu; Table 1 has the values in the comment.
+SENSITIVITY = {
+    "sigma_f": [k / 255 for k in (1, 2, 3, 5, 10, 20)],  # 3
+    "denoise_every": [1, 2, 5, 10, 20, 50],  # 10
+    "inner_steps": [1, 2, 4, 8],  # 1
+    "lag": [0, 1, 2, 4],  # 0
+    "input_noise": [0.0, 0.01, 0.033, 0.1, 0.3],  # .033
+    "c": [0.1, 0.25, 0.5, 1.0, 1.5, 1.9],  # Eq. (12) for Eq. (11); its bound is 2 / (lam + mu) = 2
+}
+
+
+def sensitivity(seeds: tuple[int, ...]) -> list[Run]:
+    """How much each parameter of Algorithm 1 matters (Section 3.2): denoising, two crops.
+
+    Around preset paper with 16 channels, one run of 1000 iterations; and DIP beside it.
+    """
+    common = dict(channels=16, iterations=1000, runs=1)
+    changes = [dict(lam=lam, mu=mu) for lam in WEIGHTS for mu in WEIGHTS]
+    for name, values in SENSITIVITY.items():
+        kind = dict(x_update="steepest-descent") if name == "c" else {}
+        usual = getattr(preset("paper"), name)  # in the map already
+        changes += [{name: value, **kind} for value in values if value != usual]
+
+    def run(method: str, change: dict, image: str, seed: int) -> Run:
+        what = ", ".join(f"{k} {v:.3g}" for k, v in change.items() if not isinstance(v, str))
+        made = make(
+            "sensitivity", "paper", "denoise", "sigma 25", "builtin", image, ECONOMY_CROPS[image],
+            method, "paper", {**common, **change}, seed,
+        )  # fmt: skip
+        return replace(made, preset=f"paper, {what}" if what else "paper")
+
+    return [
+        run(method, change, image, seed)
+        for seed in seeds
+        for method, change in [("dip", {}), *(("deepred", change) for change in changes)]
+        for image in ("astronaut", "coffee")
+    ]
+
+
+def _house(experiment: str, presets: tuple[str, ...], iterations: int, seeds) -> list[Run]:
+    changes = dict(channels=32, iterations=iterations, runs=1)
+    return [
+        make(
+            experiment, "paper", "denoise", "sigma 25", "cset9", "house", None, method, name,
+            changes, seed,
+        )
+        for seed in seeds
+        for method in ("dip", "deepred")
+        for name in presets
+    ]  # fmt: skip
+
+
+STUDIES: dict[str, Callable[[tuple[int, ...]], list[Run]]] = {
+    "overfitting": overfitting, "endurance": endurance, "narrow": narrow, "economy": economy,
+    "precision": precision, "stopping": stopping, "deviations": deviations,
+    "sensitivity": sensitivity,
+}  # fmt: skip
