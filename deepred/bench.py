@@ -30,7 +30,7 @@ from . import datasets, denoisers, experiments, metrics, studies
 from .engine import Engine, has_bf16, pick
 from .errors import InputError
 from .operators import Blur, Downsample, Identity, degrade
-from .restoration import dip_network, initialise
+from .restoration import initialise, untrained
 from .settings import SETTINGS, Settings, preset
 from .store import Store, provenance
 
@@ -190,7 +190,7 @@ def work(side: int, settings: Settings, bytes_each: int = 4) -> tuple[int, int]:
         back = output.numel() + t.numel() + t.numel() * t.requires_grad
         moved += t.numel() + output.numel() + back
 
-    network = dip_network((3, side, side), settings).to("meta")
+    network = untrained((3, side, side), settings).to("meta")
     hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, nn.Conv2d)]
     with FlopCounterMode(display=False) as counter:
         z = torch.empty(network.input_shape, device="meta")
@@ -420,7 +420,7 @@ def _step(stack: ExitStack, how: Engine, settings: Settings, side: int, denoise,
     executor = stack.enter_context(ThreadPoolExecutor(max_workers=1))
     lane = how.lane()
     with lane():
-        z, net = initialise(lambda: dip_network((3, side, side), settings), settings, 0, y)
+        z, net = initialise(lambda: untrained((3, side, side), settings), settings, 0, y)
         net, z = how.prepare(net, z)
         solver = how.solver(y, H, net, z, denoise, settings, sigma=SIGMA, seed=0, executor=executor)
 

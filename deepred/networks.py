@@ -1,7 +1,8 @@
-"""The untrained network T_theta(z): the deep image prior's hourglass with skip connections.
+"""Untrained networks T_theta(z): the deep image prior's hourglass with skips, and the Deep Decoder.
 
-Written from the description in Ulyanov, Vedaldi and Lempitsky, "Deep Image Prior" (CVPR 2018),
-whose Apache-2.0 code was studied; the DeepRED paper uses "the same network" (Section 4).
+The hourglass is written from the description in Ulyanov, Vedaldi and Lempitsky, "Deep Image Prior"
+(CVPR 2018), whose Apache-2.0 code was studied; the DeepRED paper uses "the same network"
+(Section 4) and names the Deep Decoder as another (footnote 5).
 """
 
 from __future__ import annotations
@@ -28,9 +29,12 @@ class Convolution(nn.Conv2d):
 
     sliced = False
 
-    def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> None:
-        reach = kernel // 2
-        super().__init__(inputs, outputs, kernel, stride, padding=reach, padding_mode="reflect")
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, bias: bool = True
+    ) -> None:
+        super().__init__(
+            inputs, outputs, kernel, stride, padding=kernel // 2, padding_mode="reflect", bias=bias
+        )
 
     def forward(self, t: Tensor) -> Tensor:
         if not self.sliced or self.padding == (0, 0):
@@ -153,6 +157,55 @@ class SkipNetwork(nn.Module):
         self.head = nn.Sequential(Convolution(channels, outputs, kernel=1), nn.Sigmoid())
 
     def forward(self, z: Tensor) -> Tensor:  # (1, inputs, padded h, padded w) -> (1, outputs, h, w)
+        height, width = self.size
+        return self.head(self.body(z)[..., :height, :width])
+
+
+class DeepDecoder(nn.Module):
+    """The Deep Decoder (Heckel and Hand, ICLR 2019, arXiv:1810.03982): no convolution, few weights.
+
+    Each layer mixes the channels of every pixel with the same matrix, doubles the size (bilinear),
+    and applies ReLU and a normalisation of each channel, B_{i+1} = cn(relu(U_i B_i C_i)); a last
+    mix and a sigmoid make the image. Only the doubling ties neighbouring pixels together. With 128
+    channels and 5 layers it has 83,584 parameters, fewer than a photograph has numbers, so that it
+    cannot fit all of the noise: a prior by too few parameters where DIP's has too many.
+
+    Parameters
+    ----------
+    size : (height, width) of the image; the output is cropped to it.
+    outputs : channels of the image.
+    channels : width k of every layer, and channels of z.
+    layers : number of times the resolution is doubled; z is that much smaller than the image.
+
+    Raises
+    ------
+    InputError
+        If one of them is less than 1.
+    """
+
+    def __init__(
+        self, size: tuple[int, int], *, outputs: int = 3, channels: int = 128, layers: int = 5
+    ) -> None:
+        super().__init__()
+        counts = dict(height=size[0], width=size[1], outputs=outputs, channels=channels)
+        for name, value in {**counts, "layers": layers}.items():
+            if value < 1:
+                raise InputError(f"network {name} must be at least 1, got {value}")
+        self.size = tuple(size)
+        low = (max(1, math.ceil(side / 2**layers)) for side in size)
+        self.input_shape = (1, channels, *low)
+        body: list[nn.Module] = []
+        for _ in range(layers):
+            body += [
+                Convolution(channels, channels, 1, bias=False),  # C_i
+                Double(),  # U_i
+                nn.ReLU(),
+                nn.BatchNorm2d(channels, track_running_stats=False),  # cn, of this image alone
+            ]
+        self.body = nn.Sequential(*body)
+        self.head = nn.Sequential(Convolution(channels, outputs, 1, bias=False), nn.Sigmoid())
+
+    def forward(self, z: Tensor) -> Tensor:  # (1, channels, low h, low w) -> (1, outputs, h, w)
         height, width = self.size
         return self.head(self.body(z)[..., :height, :width])
 

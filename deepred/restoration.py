@@ -25,7 +25,7 @@ from .engine import Engine, memory_available, pick
 from .errors import DivergedError, InputError
 from .files import Checkpoint
 from .history import History, joined
-from .networks import SkipNetwork, padded
+from .networks import DeepDecoder, SkipNetwork, padded
 from .noise import noise_level
 from .operators import Blur, Downsample, Framed, Identity
 from .settings import METHODS, Settings, preset
@@ -54,6 +54,22 @@ class Result:
     seed: int
     seconds: float
     engine: Engine
+
+    @property
+    def deviation(self) -> Tensor:
+        """Standard deviation of each pixel over the runs (1, C, H, W), with n - 1.
+
+        Where the prior and the measurement leave the image open the runs differ; an error that
+        all share does not show.
+
+        Raises
+        ------
+        InputError
+            If there was one run only.
+        """
+        if len(self.images) < 2:
+            raise InputError("the deviation over runs needs settings.runs of at least 2")
+        return torch.stack(self.images).std(0)
 
     def curve(self, name: str, run: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Iterations and values of a column of the history, where it has one."""
@@ -341,7 +357,7 @@ class _Job:
 
     def _network(self) -> nn.Module:
         make = self.problem.network
-        return make() if make is not None else dip_network(self.shape, self.settings)
+        return make() if make is not None else untrained(self.shape, self.settings)
 
     def _tell(self, state: State) -> None:
         callback = self.problem.callback
@@ -386,6 +402,10 @@ def initialise(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # the CPU's alone: CUDA's stays as it was
         net = make_network()
+        if not hasattr(net, "input_shape"):
+            raise InputError(
+                "a network of your own needs an attribute input_shape, the shape of its z"
+            )
         z = torch.empty(net.input_shape)
         if settings.input_distribution == "gaussian":
             z.normal_(0, settings.input_scale)
@@ -394,8 +414,12 @@ def initialise(
     return z.to(y), net.to(y)
 
 
-def dip_network(shape: tuple[int, int, int], settings: Settings) -> SkipNetwork:
-    """DIP's network for an image of `shape` (C, H, W), of the settings' sizes."""
+def untrained(shape: tuple[int, int, int], settings: Settings) -> nn.Module:
+    """The settings' network for an image of `shape` (C, H, W)."""
+    if settings.network == "decoder":
+        return DeepDecoder(
+            shape[1:], outputs=shape[0], channels=settings.channels, layers=settings.scales
+        )
     return SkipNetwork(
         shape[1:],
         inputs=settings.input_channels,

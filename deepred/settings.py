@@ -21,6 +21,7 @@ SETTINGS = {"denoise": ("sigma 25",), "sr": ("x4", "x8"), "deblur": ("uniform", 
 TASKS = tuple(SETTINGS)
 
 _CHOICES = {
+    "network": ("skip", "decoder"),
     "input_distribution": ("gaussian", "uniform"),
     "optimizer": ("adam", "gradient-descent"),
     "data_term": ("sum", "mean"),
@@ -34,7 +35,7 @@ _COUNTS = (
     "inner_steps", "iterations", "runs", "check_every",
 )  # fmt: skip
 # Fields that came after the first results were stored, and the value with which they do nothing.
-_LATER = {"precondition": 0.0, "tv": 0.0}
+_LATER = {"precondition": 0.0, "tv": 0.0, "network": "skip"}
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Settings:
     """
 
     # The network T_theta and its input z (Section 4; Table 1's sigma_noise is `input_noise`).
+    network: str = "skip"  # DIP's hourglass, or the Deep Decoder, which has no skip or own inputs
     channels: int = 128
     scales: int = 5
     skip: int = 4

@@ -1,4 +1,4 @@
-"""When to stop the deep image prior: rules that read its iterations and need no ground truth.
+"""When to stop the deep image prior, and what to average: neither needs the ground truth.
 
 DIP draws the image before the noise, so that its error falls and rises again. `WindowedVariance`
 and `ExponentialVariance` look for the valley in the variance of successive outputs, which tends to
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections import deque
 
 import torch
 from torch import Tensor
@@ -270,6 +271,71 @@ class Discrepancy(Rule):
     def _score(self, state: State, finite: Tensor) -> Tensor:
         # 0 from the crossing on: no later one is less, so that the first is the best.
         return torch.where(state.terms["residual"] <= self.level, 0.0, math.inf)
+
+
+class SlidingMean:
+    """The mean of the last `window` outputs T(z) of a run, of fewer at its start.
+
+    It forgets what an exponential average of the same mean age (2 / (window + 1) for the newest)
+    remembers faintly for ever. The memory is that of `window` images.
+
+    Raises
+    ------
+    InputError
+        If `window` is no whole number of at least 1.
+    """
+
+    def __init__(self, window: int = 100) -> None:
+        _require("window", window, _whole(window, 1), "a whole number of at least 1")
+        self._images: deque[Tensor] = deque(maxlen=window)
+        self._total: Tensor | None = None  # in float64, so that what has left leaves nothing behind
+        self._last = -1
+
+    @torch.no_grad()
+    def update(self, state: State) -> Tensor:
+        """Take in the next iteration; the mean (1, C, H, W) as of it.
+
+        One at or before the last, when the solver has gone back, begins anew.
+        """
+        if state.k <= self._last:
+            self._images.clear()
+        self._last = state.k
+        oldest = self._images[0] if len(self._images) == self._images.maxlen else None
+        self._images.append(state.output.clone())
+        new = state.output.double()
+        if len(self._images) == 1 and oldest is None:
+            self._total = new
+        else:
+            self._total = self._total + (new if oldest is None else new - oldest)
+        return (self._total / len(self._images)).to(state.output)
+
+
+class ExponentialMean:
+    """The exponentially weighted mean of outputs, m_k = (1 - a) m_{k-1} + a T(z), m_1 = T(z).
+
+    What the solver returns (settings.smoothing = 1 - a), of any weight and beside any other.
+
+    Raises
+    ------
+    InputError
+        If `weight`, a, is outside (0, 1].
+    """
+
+    def __init__(self, weight: float = 0.01) -> None:
+        _require("weight", weight, _number(weight) and 0 < weight <= 1, "a number in (0, 1]")
+        self.weight = weight
+        self._mean: Tensor | None = None
+        self._last = -1
+
+    @torch.no_grad()
+    def update(self, state: State) -> Tensor:
+        """Take in the next iteration; the mean (1, C, H, W) as of it. See `SlidingMean.update`."""
+        if self._mean is None or state.k <= self._last:
+            self._mean = state.output.clone()
+        else:
+            self._mean = torch.lerp(self._mean, state.output, self.weight)
+        self._last = state.k
+        return self._mean
 
 
 def _number(value) -> bool:

@@ -41,7 +41,7 @@ def solve(kind, settings, H=None, device="cpu", *, setting=None, how=None, callb
     y = torch.rand(1, 3, *(setting or (32, 32)), generator=generator).to(device)
     shape = restoration.image_shape(H, y)
     z, net = restoration.initialise(
-        lambda: restoration.dip_network(shape, settings), settings, 0, y
+        lambda: restoration.untrained(shape, settings), settings, 0, y
     )
     net, z = how.prepare(net, z)
     terms = []

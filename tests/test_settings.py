@@ -25,6 +25,7 @@ BAD = {
     "input_distribution": WORD,
     "input_scale": POSITIVE,
     "input_noise": WEIGHT,
+    "network": WORD,
     "optimizer": WORD,
     "learning_rate": POSITIVE,
     "lr_decay": POSITIVE,
@@ -99,6 +100,7 @@ def test_the_ends_of_the_ranges_are_allowed(changes):
     ("name", "choices"),
     [
         ("input_distribution", ("gaussian", "uniform")),
+        ("network", ("skip", "decoder")),
         ("optimizer", ("adam", "gradient-descent")),
         ("data_term", ("sum", "mean")),
         ("x_update", ("fixed-point", "steepest-descent")),
@@ -238,7 +240,8 @@ def test_authors_differs_from_paper_in_the_listed_fields_alone(task, setting):
 def test_later_fields_enter_a_key_only_where_they_are_in_use():
     assert "tv" not in Settings().told() and "precondition" not in Settings().told()
     assert Settings(tv=0.1).told()["tv"] == 0.1
-    assert {**Settings().told(), "tv": 0.0, "precondition": 0.0} == Settings().as_dict()
+    later = {"tv": 0.0, "precondition": 0.0, "network": "skip"}
+    assert {**Settings().told(), **later} == Settings().as_dict()
 
 
 def test_the_authors_controller_starts_at_20_db_at_sigma_25():

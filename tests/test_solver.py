@@ -123,7 +123,7 @@ def test_red_alone_solves_the_normal_equations():
 def plain_dip(y, settings, seed):
     """The deep image prior, Eq. (2), written on its own: what lam = mu = 0 must give."""
     z, net = restoration.initialise(
-        lambda: restoration.dip_network(tuple(y.shape[1:]), settings), settings, seed, y
+        lambda: restoration.untrained(tuple(y.shape[1:]), settings), settings, seed, y
     )
     optimizer = torch.optim.Adam(net.parameters(), settings.learning_rate, fused=True)
 
@@ -168,7 +168,7 @@ class Recorder:
 
 def run_recorded(settings, noisy, executor=None):
     z, net = restoration.initialise(
-        lambda: restoration.dip_network(tuple(noisy.shape[1:]), settings), settings, 0, noisy
+        lambda: restoration.untrained(tuple(noisy.shape[1:]), settings), settings, 0, noisy
     )
     denoiser = Recorder()
     solver = ADMM(noisy, Identity(), net, z, denoiser, settings, sigma=0.1, executor=executor)
@@ -210,7 +210,7 @@ def test_lag_1_is_the_authors_thread(noisy, tiny, background):
 def test_x_and_u_follow_equations_11_and_the_multiplier_update(noisy, tiny, x_sees):
     settings = tiny.replace(x_sees=x_sees, clip_x=False, growth=0.0, lam=0.3, mu=0.7)
     z, net = restoration.initialise(
-        lambda: restoration.dip_network((3, 32, 32), settings), settings, 0, noisy
+        lambda: restoration.untrained((3, 32, 32), settings), settings, 0, noisy
     )
     solver = ADMM(noisy, Identity(), net, z, Recorder(), settings)
     for _ in range(12):
@@ -226,7 +226,7 @@ def test_x_and_u_follow_equations_11_and_the_multiplier_update(noisy, tiny, x_se
 def test_terms_are_those_of_equations_4_and_7(noisy, tiny):
     settings = tiny.replace(data_term="sum", growth=0.0)
     z, net = restoration.initialise(
-        lambda: restoration.dip_network((3, 32, 32), settings), settings, 0, noisy
+        lambda: restoration.untrained((3, 32, 32), settings), settings, 0, noisy
     )
     solver = ADMM(noisy, Identity(), net, z, Recorder(), settings)
     for _ in range(3):
@@ -252,7 +252,7 @@ def test_terms_are_those_of_equations_4_and_7(noisy, tiny):
 def test_the_data_term_as_means_weighs_pixels_not_sums(noisy, tiny):
     """Halving the measurement's size leaves the mean as it is: Eq. (7)'s mu counts differently."""
     z, net = restoration.initialise(
-        lambda: restoration.dip_network((3, 32, 32), tiny), tiny, 0, noisy
+        lambda: restoration.untrained((3, 32, 32), tiny), tiny, 0, noisy
     )
     settings = tiny.replace(x_start="zeros", growth=0.0)
 
@@ -270,7 +270,7 @@ def test_the_controller_holds_the_residual_near_the_noise(noisy, tiny):
     """The authors' rule at sigma 25: lam and mu grow by .03 at 20 dB, 20.01 dB, ..."""
     settings = tiny.replace(iterations=1)
     z, net = restoration.initialise(
-        lambda: restoration.dip_network((3, 32, 32), settings), settings, 0, noisy
+        lambda: restoration.untrained((3, 32, 32), settings), settings, 0, noisy
     )
     solver = ADMM(noisy, Identity(), net, z, Recorder(), settings, sigma=25 / 255)
     lam, threshold = 0.5, 20.0
@@ -352,7 +352,7 @@ def test_the_mean_over_runs_is_the_mean_of_single_runs(noisy, tiny):
 def disturbed(noisy, settings, events):
     """Run a solver whose theta is spoilt at the iterations (counted as calls) of `events`."""
     z, net = restoration.initialise(
-        lambda: restoration.dip_network((3, 32, 32), settings), settings, 0, noisy
+        lambda: restoration.untrained((3, 32, 32), settings), settings, 0, noisy
     )
     solver = ADMM(noisy, Identity(), net, z, Recorder(), settings, sigma=0.1)
     seen = []
@@ -403,7 +403,7 @@ def test_history_after_a_return_has_each_iteration_once(noisy, tiny):
     network = []
 
     def make():
-        network.append(restoration.dip_network((3, 32, 32), settings))
+        network.append(restoration.untrained((3, 32, 32), settings))
         return network[-1]
 
     result = deepred.restore(
@@ -444,7 +444,7 @@ def test_any_module_can_be_the_network(noisy, tiny):
 
 
 def test_the_network_class_is_what_restore_uses(tiny):
-    net = restoration.dip_network((3, 20, 30), tiny)
+    net = restoration.untrained((3, 20, 30), tiny)
     assert isinstance(net, SkipNetwork)
     assert net.size == (20, 30)
 

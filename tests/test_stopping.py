@@ -418,3 +418,49 @@ def test_bad_input_is_refused_in_one_line(name, options, message):
     with pytest.raises(InputError, match="^" + re.escape(message)) as caught:
         stopping.named(name, **options)
     assert "\n" not in str(caught.value)
+
+
+# Averages ----------------------------------------------------------------------------------------
+
+
+def _outputs(count: int = 30) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    return [torch.rand(1, 3, 5, 7, generator=generator) for _ in range(count)]
+
+
+@pytest.mark.parametrize("window", [1, 4, 50])
+def test_the_sliding_mean_is_that_of_the_last_outputs(window):
+    mean, images = stopping.SlidingMean(window), _outputs()
+    for k, image in enumerate(images, 1):
+        now = mean.update(state(k, image))
+        # Summed in float64 and rounded once to float32.
+        torch.testing.assert_close(now, torch.stack(images[max(0, k - window) : k]).mean(0))
+
+
+def test_the_exponential_mean_is_the_sum_of_its_weights():
+    a, images = 0.2, _outputs()
+    mean = stopping.ExponentialMean(a)
+    for k, image in enumerate(images, 1):
+        now = mean.update(state(k, image))
+    n = len(images)
+    weights = [(1 - a) ** (n - 1)] + [a * (1 - a) ** (n - 1 - i) for i in range(1, n)]
+    assert sum(weights) == pytest.approx(1)
+    expected = sum(w * image.double() for w, image in zip(weights, images))
+    # Thirty roundings of float32.
+    torch.testing.assert_close(now.double(), expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("mean", [stopping.SlidingMean(4), stopping.ExponentialMean(0.3)])
+def test_an_average_begins_anew_when_the_solver_goes_back(mean):
+    images = _outputs(8)
+    for k, image in enumerate(images, 1):
+        mean.update(state(k, image))
+    assert torch.equal(mean.update(state(5, images[0])), images[0])
+    assert not torch.equal(mean.update(state(6, images[1])), images[1])
+
+
+def test_averages_refuse_what_they_cannot_use():
+    with pytest.raises(InputError, match="window must be a whole number of at least 1, got 0"):
+        stopping.SlidingMean(0)
+    with pytest.raises(InputError, match=r"weight must be a number in \(0, 1\], got 1.5"):
+        stopping.ExponentialMean(1.5)
