@@ -158,7 +158,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _restore(options) -> int:
-    from . import engine, images, restoration
+    from . import engine, images, operators, restoration
     from .noise import noise_level
     from .progress import Progress
 
@@ -176,7 +176,7 @@ def _restore(options) -> int:
     if estimated:
         sigma = noise_level(y)
     settings = _settings(options, setting, sigma)
-    shape = restoration.image_shape(H, y)
+    shape = operators.image_shape(H, y.shape[1:])
     work = settings.channels * shape[1] * shape[2]
     how = engine.pick(options.device, options.precision, work=work)
     if options.denoiser is not None and dip:

@@ -3,7 +3,8 @@
 An operator is any callable from an image tensor (N, C, H, W) to a measurement tensor that torch
 can differentiate; the solver asks for nothing more. The classes here add `adjoint`, which RED alone
 needs, and are plain values: equal if they do the same, hashable, pickleable. They work in the
-precision and on the device of what they are given.
+precision and on the device of what they are given. `task` names the presets that suit them, and
+`image_shape` tells the image's (C, H, W) from the measurement's where the two differ.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import ClassVar
 from zipfile import BadZipFile
 
 import numpy as np
@@ -28,6 +30,8 @@ KERNELS = ("uniform9", "gauss25")
 @dataclass(frozen=True)
 class Identity:
     """H = I: denoising (Section 2.1)."""
+
+    task: ClassVar = "denoise"
 
     def __call__(self, x: Tensor) -> Tensor:
         return x
@@ -54,6 +58,8 @@ class Blur:
     InputError
         If the kernel is empty, ragged, not finite, or all zero.
     """
+
+    task: ClassVar = "deblur"
 
     kernel: tuple[tuple[float, ...], ...]
     method: str = "auto"
@@ -137,6 +143,8 @@ class Framed:
     columns, as many as the kernel reaches, so that nothing is wrapped around into what is seen.
     """
 
+    task: ClassVar = "deblur"
+
     blur: Blur
     top: int
     bottom: int
@@ -148,6 +156,11 @@ class Framed:
         """The frame that a kernel needs."""
         h, w = len(blur.kernel), len(blur.kernel[0])
         return cls(blur, h - 1 - h // 2, h // 2, w - 1 - w // 2, w // 2)
+
+    def image_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """(C, H, W) of the image, of a measurement's."""
+        channels, height, width = shape
+        return channels, height + self.top + self.bottom, width + self.left + self.right
 
     def crop(self, x: Tensor) -> Tensor:
         """The part of an image that is seen."""
@@ -185,6 +198,8 @@ class Downsample:
         If the factor is no whole number of at least 1, or does not divide the image's sides.
     """
 
+    task: ClassVar = "sr"
+
     factor: int
 
     def __post_init__(self) -> None:
@@ -199,6 +214,11 @@ class Downsample:
         sides = (self.factor * side for side in y.shape[2:])
         rows, columns = self._matrices(y, *sides)
         return rows.T @ y @ columns
+
+    def image_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """(C, H, W) of the image, of a measurement's."""
+        channels, height, width = shape
+        return channels, self.factor * height, self.factor * width
 
     def whitener(self, eps: float) -> Callable[[Tensor], Tensor]:
         """W = (c H H^T + eps)^(-1/2) on each side, scaled to mean eigenvalue 1, as a map of y's.
@@ -225,6 +245,203 @@ class Downsample:
         return tuple(
             _lanczos_matrix(side, self.factor, like.dtype, like.device) for side in (height, width)
         )
+
+
+@dataclass(frozen=True)
+class Inpaint:
+    """The identity with missing rows: inpainting (Section 2.1). Missing pixels measure as 0.
+
+    The rows stay in their places, so that y is an image that one can look at: H is a projection,
+    its own adjoint. Make one with `Inpaint.of`, `Inpaint.random` or `read_mask`.
+
+    Parameters
+    ----------
+    bits : the mask, one bit a pixel, packed by rows (numpy.packbits); 1 where a pixel is seen.
+    shape : (C, H, W) of the mask, C = 1 for one that all channels share.
+
+    Raises
+    ------
+    InputError
+        If nothing is seen, or the mask does not fit an image that it is applied to.
+    """
+
+    task: ClassVar = "inpaint"
+
+    bits: bytes
+    shape: tuple[int, int, int]
+
+    def __post_init__(self) -> None:
+        if not any(self.bits):
+            raise InputError("a mask must leave something to see: all of it is 0")
+
+    @classmethod
+    def of(cls, mask: np.ndarray | Tensor) -> Inpaint:
+        """With the mask of an array (H, W) or (C, H, W), 1 or True where a pixel is seen."""
+        mask = np.asarray(mask)
+        if mask.ndim not in (2, 3) or not np.isin(mask, (0, 1)).all():
+            raise InputError("a mask must be an array (H, W) or (C, H, W) of zeros and ones")
+        mask = mask[None] if mask.ndim == 2 else mask
+        return cls(np.packbits(mask.astype(bool)).tobytes(), tuple(mask.shape))
+
+    @classmethod
+    def random(cls, shape: tuple[int, ...], seen: float, seed: int = 0) -> Inpaint:
+        """Each pixel seen with probability `seen` in (0, 1], drawn from `seed`.
+
+        A shape (H, W) makes one draw for all channels, (C, H, W) one for each.
+        """
+        if not 0 < seen <= 1:
+            raise InputError(f"the share of seen pixels must be in (0, 1], got {seen}")
+        return cls.of(np.random.default_rng(seed).random(shape) < seen)
+
+    @property
+    def seen(self) -> float:
+        """The share of pixels that are seen."""
+        return float(_mask(self.bits, self.shape, torch.float64, torch.device("cpu")).mean())
+
+    def mask(self, like: Tensor) -> Tensor:
+        """The mask (1, C or 1, H, W) in the precision and on the device of an image."""
+        channels, height, width = self.shape
+        if like.shape[2:] != (height, width) or channels not in (1, like.shape[1]):
+            raise InputError(
+                f"a mask of {width}x{height} with {channels} channel(s) does not fit an image of "
+                f"{like.shape[3]}x{like.shape[2]} with {like.shape[1]}"
+            )
+        return _mask(self.bits, self.shape, like.dtype, like.device)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x * self.mask(x)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self(y)
+
+
+@dataclass(frozen=True)
+class Composed:
+    """y = outer(inner(x)): first one degradation, then another."""
+
+    outer: Callable[[Tensor], Tensor]
+    inner: Callable[[Tensor], Tensor]
+
+    @property
+    def task(self) -> str:
+        return task_of(self.outer)
+
+    def image_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """(C, H, W) of the image, of a measurement's."""
+        return image_shape(self.inner, image_shape(self.outer, shape))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.outer(self.inner(x))
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.inner.adjoint(self.outer.adjoint(y))
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """y = factor * operator(x), so that ||H|| is about 1, say, or in another unit."""
+
+    operator: Callable[[Tensor], Tensor]
+    factor: float
+
+    @property
+    def task(self) -> str:
+        return task_of(self.operator)
+
+    def image_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """(C, H, W) of the image, of a measurement's."""
+        return image_shape(self.operator, shape)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.factor * self.operator(x)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.factor * self.operator.adjoint(y)
+
+
+@dataclass(frozen=True)
+class Physics:
+    """The noiseless map x -> A(x) of a deepinv physics object, linear or not.
+
+    Calling such an object adds its noise, which H must not; `adapted` makes this of one.
+    """
+
+    physics: object
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.physics.A(x)
+
+    def image_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """(C, H, W) of the image, as far as the object tells."""
+        told = getattr(self.physics, "img_size", None)
+        return tuple(told) if told is not None and len(told) == 3 else tuple(shape)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """A^T y.
+
+        Raises
+        ------
+        InputError
+            If the physics is not linear.
+        """
+        if not hasattr(self.physics, "A_adjoint"):
+            raise InputError(f"{type(self.physics).__name__} is not linear: it has no adjoint")
+        return self.physics.A_adjoint(y)
+
+
+def adapted(H: Callable[[Tensor], Tensor] | None) -> Callable[[Tensor], Tensor]:
+    """What may be given as H, as an operator: None is the identity, deepinv's physics a `Physics`.
+
+    Any other callable is one already.
+
+    Raises
+    ------
+    InputError
+        If H is not callable.
+    """
+    if H is None:
+        return Identity()
+    if not callable(H):
+        raise InputError(f"H must be a callable, image -> measurement, got {type(H).__name__}")
+    physics = callable(getattr(H, "A", None)) and hasattr(H, "noise_model")
+    return Physics(H) if physics else H
+
+
+def task_of(H: Callable[[Tensor], Tensor]) -> str:
+    """The task whose presets suit an operator; "denoise" for one that does not tell."""
+    return getattr(H, "task", "denoise")
+
+
+def image_shape(H: Callable[[Tensor], Tensor], shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """(C, H, W) of the image whose measurement has a shape (C, h, w); the same unless H tells."""
+    tell = getattr(H, "image_shape", None)
+    return tuple(shape if tell is None else tell(tuple(shape)))
+
+
+def read_mask(path: str | Path) -> Inpaint:
+    """The mask of a file: an image, white where a pixel is seen, or a .npy of zeros and ones.
+
+    An image is cut at half its range. One whose channels differ is a mask of each channel.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or it holds no mask.
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".npy":
+        try:
+            return Inpaint.of(np.load(path, allow_pickle=False))
+        except (OSError, ValueError, EOFError) as error:
+            told = str(error) if isinstance(error, InputError) else "no array can be read from it"
+            raise InputError(f"mask {path}: {told}") from None
+    mask = read(path, smallest=1).image[0] > 0.5
+    if (mask == mask[:1]).all():
+        mask = mask[0]
+    try:
+        return Inpaint.of(mask.numpy())
+    except InputError as error:
+        raise InputError(f"mask {path}: {error}") from None
 
 
 def read_kernel(name: str | Path) -> Blur:
@@ -285,11 +502,13 @@ def degrade(
 ) -> Tensor:
     """y = H x + v with white Gaussian noise v of level sigma, clipped to [0, 1] as in the paper.
 
-    The noise is drawn on the CPU in float32 from `seed` alone.
+    The noise is drawn on the CPU in float32 from `seed` alone. Missing pixels have none.
     """
     y = H(x)
     noise = torch.randn(y.shape, generator=torch.Generator().manual_seed(seed))
     y = y + sigma * noise.to(y)
+    last = H.outer if isinstance(H, Composed) else H
+    y = last(y) if isinstance(last, Inpaint) else y
     return y.clamp(0, 1) if clip else y
 
 
@@ -312,6 +531,14 @@ def _periodic(kernel: tuple[tuple[float, ...], ...], height: int, width: int) ->
     columns = (torch.arange(values.shape[1]) - values.shape[1] // 2) % width
     torus = torch.zeros(height, width, dtype=torch.float64)
     return torus.index_put((rows[:, None], columns[None]), values, accumulate=True)
+
+
+@lru_cache(maxsize=256)
+@torch.inference_mode(False)  # what is kept must serve a later fit
+def _mask(bits: bytes, shape: tuple[int, int, int], dtype, device) -> Tensor:
+    """The mask of `Inpaint`, (1, C, H, W)."""
+    mask = np.unpackbits(np.frombuffer(bits, np.uint8), count=int(np.prod(shape)))
+    return torch.from_numpy(mask.reshape(1, *shape)).to(device, dtype)
 
 
 @lru_cache(maxsize=256)

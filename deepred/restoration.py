@@ -27,7 +27,7 @@ from .files import Checkpoint
 from .history import History, joined
 from .networks import DeepDecoder, SkipNetwork, padded
 from .noise import noise_level
-from .operators import Blur, Downsample, Framed, Identity
+from .operators import adapted, image_shape, task_of
 from .settings import METHODS, Settings, preset
 from .solver import VERSION, State, iterate
 
@@ -211,7 +211,7 @@ class _Job:
         y, settings, method = problem.y, problem.settings, problem.method
         if method not in METHODS:
             raise InputError(f"unknown method {method!r}; known are {', '.join(METHODS)}")
-        self.H = H = Identity() if problem.H is None else problem.H
+        self.H = H = adapted(problem.H)
         check_measurement(y)
         sigma = problem.sigma
         if sigma is not None:
@@ -233,6 +233,8 @@ class _Job:
             settings = settings.as_dip()
             if method == "dip-tv" and not settings.tv:
                 raise InputError("method 'dip-tv' needs settings.tv above 0")
+        shape = problem.shape if problem.shape is not None else image_shape(H, y.shape[1:])
+        self.shape = tuple(shape)
         denoising = settings is None and task_of(H) == "denoise"
         told = settings and (settings.growth or settings.x_start == "denoised")
         if sigma is None and (told if settings else denoising and method[:3] != "dip"):
@@ -240,10 +242,9 @@ class _Job:
             logger.warning("noise level not given; estimated: sigma = %.1f of 255", 255 * sigma)
         if settings is None:
             settings = preset("fast", task_of(H), method, sigma=sigma or 0.0)
-            if isinstance(H, Framed):  # y has not the image's shape
+            if self.shape != tuple(y.shape[1:]):
                 settings = settings.replace(x_start="zeros")
         self.problem, self.settings, self.sigma = problem, settings, sigma
-        self.shape = tuple(image_shape(H, y) if problem.shape is None else problem.shape)
         name = problem.denoiser if problem.denoiser is not None else settings.denoiser
         self.denoiser_name = name
         self.denoise = denoisers.named(name) if isinstance(name, str) else name
@@ -428,22 +429,6 @@ def untrained(shape: tuple[int, int, int], settings: Settings) -> nn.Module:
         scales=settings.scales,
         skip=settings.skip,
     )
-
-
-def task_of(H: Callable[[Tensor], Tensor]) -> str:
-    """The task whose presets suit an operator: "sr", "deblur", or "denoise" for any other."""
-    tasks = {Downsample: "sr", Blur: "deblur", Framed: "deblur"}
-    return tasks.get(type(H), "denoise")
-
-
-def image_shape(H: Callable[[Tensor], Tensor], y: Tensor) -> tuple[int, int, int]:
-    """(C, H, W) of the image that an operator makes a measurement of; y's for one not known."""
-    channels, height, width = y.shape[1:]
-    if isinstance(H, Downsample):
-        return channels, H.factor * height, H.factor * width
-    if isinstance(H, Framed):
-        return channels, height + H.top + H.bottom, width + H.left + H.right
-    return channels, height, width
 
 
 def check_measurement(y: Tensor) -> None:

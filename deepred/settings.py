@@ -18,7 +18,9 @@ METHODS = ("deepred", "dip", "dip-tv", "red")
 PRESETS = ("paper", "authors", "fast", "best")
 # Task: its settings in Section 4; the first is the default.
 SETTINGS = {"denoise": ("sigma 25",), "sr": ("x4", "x8"), "deblur": ("uniform", "gaussian")}
-TASKS = tuple(SETTINGS)
+# Problems that Section 2.1 names, and the paper has no experiment of.
+OTHER_SETTINGS = {"inpaint": ("mask",), "tomography": ("views",)}
+TASKS = (*SETTINGS, *OTHER_SETTINGS)
 
 _CHOICES = {
     "network": ("skip", "decoder"),
@@ -171,8 +173,16 @@ _TABLE_1 = {
     ("deblur", "uniform"): (0.005, 0.003, "nlm", 3, 0.01, 0.02, 15000),
     ("deblur", "gaussian"): (0.005, 0.002, "nlm", 2, 0.015, 0.02, 20000),
 }
+# The two rows at the end are ours.
+_TABLE_1 |= {
+    ("inpaint", "mask"): (0.03, 0.01, "nlm", 3, 0.012, 0.015, 3000),
+    ("tomography", "views"): (0.01, 0.01, "nlm", 5, 0.012, 0.015, 3000),
+}
 _PLAIN = dict(smoothing=0.0, runs=1)
-_PAPER = {"denoise": {}, "sr": dict(x_start="zeros", **_PLAIN), "deblur": _PLAIN}
+_PAPER = {
+    "denoise": {}, "sr": dict(x_start="zeros", **_PLAIN), "deblur": _PLAIN,
+    "inpaint": _PLAIN, "tomography": dict(x_start="zeros", **_PLAIN),
+}  # fmt: skip
 
 # What the authors' notebooks do where the paper's text says otherwise.
 _CODE = dict(
@@ -187,6 +197,8 @@ _AUTHORS = {
         result="network",
     ),
     "sr": dict(**_CODE, result="x-u"),
+    "inpaint": dict(**_CODE, result="x-u"),
+    "tomography": dict(**_CODE, result="x-u"),
     "deblur": dict(
         **_CODE,
         input_noise=0.01,
@@ -212,7 +224,7 @@ _DIP = {
 _DIP_RELEASED = {"denoise": dict(input_noise=1 / 30)}
 
 # DIP-TV (Liu et al. 2018) is DIP with this weight of TV(T(z)), in means over pixels.
-_TV = {"denoise": 0.002, "sr": 0.0002, "deblur": 0.0001}
+_TV = {"denoise": 0.002, "sr": 0.0002, "deblur": 0.0001, "inpaint": 0.0002, "tomography": 0.0001}
 
 # Ours. Narrow networks peak as high as wide ones and overfit later, and the mean of several narrow
 # runs beats one wide run at less cost; for denoising the controller keeps DeepRED from overfitting,
@@ -227,16 +239,22 @@ _OURS = {
     "deblur": dict(
         learning_rate=0.01, lr_decay=1.0, precondition=0.01, lam=0.002, mu=0.004, smoothing=0.99
     ),
+    "inpaint": dict(smoothing=0.99),
+    "tomography": dict(smoothing=0.99),
 }
 _FAST = {
     "denoise": dict(channels=16, iterations=1500, runs=2),
     "sr": dict(channels=32, iterations=1400, runs=1),
     "deblur": dict(channels=16, iterations=1000, runs=2),
+    "inpaint": dict(channels=32, iterations=2000, runs=1),
+    "tomography": dict(channels=32, iterations=2000, runs=1),
 }
 _BEST = {
     "denoise": dict(channels=64, iterations=2400, runs=4),
     "sr": dict(channels=64, iterations=2400, runs=2),
     "deblur": dict(channels=64, iterations=3000, runs=4),
+    "inpaint": dict(channels=64, iterations=4000, runs=2),
+    "tomography": dict(channels=64, iterations=4000, runs=2),
 }
 
 # RED on its own, by its fixed-point strategy; the paper does not print its settings. For denoising
@@ -249,6 +267,8 @@ _RED = {
     "denoise": dict(lam=20.0, iterations=2, x_start="denoised"),
     "sr": dict(lam=0.02, iterations=25, sigma_f=25 / 255),
     "deblur": dict(lam=0.03, iterations=30, sigma_f=5 / 255),
+    "inpaint": dict(lam=0.1, iterations=200, sigma_f=10 / 255),
+    "tomography": dict(lam=0.01, iterations=100, sigma_f=10 / 255),
 }
 _RED_WITH_NLM = {"sr": dict(iterations=15, sigma_f=10 / 255)}
 
@@ -267,7 +287,8 @@ def preset(
     Parameters
     ----------
     name : "paper", "authors", "fast" or "best".
-    task : "denoise", "sr" or "deblur".
+    task : "denoise", "sr" or "deblur"; "inpaint" or "tomography", where preset paper is the paper's
+        algorithm with numbers of ours, and authors that with the habits of their code.
     method : "deepred"; "dip" for the deep image prior as its authors released it, with the
         preset's network and number of runs; "dip-tv" for the same with total variation; "red" for
         RED alone.
@@ -281,12 +302,13 @@ def preset(
     InputError
         If there is no such preset, task, method or setting.
     """
-    setting = SETTINGS.get(task, ("",))[0] if setting is None else setting
+    settings_of = {**SETTINGS, **OTHER_SETTINGS}
+    setting = settings_of.get(task, ("",))[0] if setting is None else setting
     for what, value, known in [
         ("preset", name, PRESETS),
         ("task", task, TASKS),
         ("method", method, METHODS),
-        ("setting", setting, SETTINGS.get(task, ())),
+        ("setting", setting, settings_of.get(task, ())),
     ]:
         if value not in known:
             raise InputError(f"unknown {what} {value!r}; known are {', '.join(known)}")

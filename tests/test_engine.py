@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import deepred
-from deepred import restoration
+from deepred import operators, restoration
 from deepred.engine import Engine, Graphed, Mixed, pick
 from deepred.errors import InputError
 from deepred.networks import Convolution, Double, SkipNetwork
@@ -39,10 +39,8 @@ def solve(kind, settings, H=None, device="cpu", *, setting=None, how=None, callb
     how = how or Engine(device)
     generator = torch.Generator().manual_seed(0)
     y = torch.rand(1, 3, *(setting or (32, 32)), generator=generator).to(device)
-    shape = restoration.image_shape(H, y)
-    z, net = restoration.initialise(
-        lambda: restoration.untrained(shape, settings), settings, 0, y
-    )
+    shape = operators.image_shape(H, y.shape[1:])
+    z, net = restoration.initialise(lambda: restoration.untrained(shape, settings), settings, 0, y)
     net, z = how.prepare(net, z)
     terms = []
     with how.session(), how.lane()():  # graphs are recorded off the default stream

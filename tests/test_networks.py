@@ -105,7 +105,12 @@ def test_the_deep_decoder_restores(method):
     x[..., 8:24, 8:24] = 0.7
     y = degrade(x, Identity(), 25 / 255, seed=0)
     settings = preset("fast", method=method).replace(
-        network="decoder", channels=16, scales=3, input_noise=0.0, runs=1, iterations=150,
+        network="decoder",
+        channels=16,
+        scales=3,
+        input_noise=0.0,
+        runs=1,
+        iterations=150,
         smoothing=0.9,
     )
     known = dict(method=method, settings=settings, sigma=25 / 255, device="cpu")

@@ -8,7 +8,7 @@ import math
 import pytest
 
 from deepred.errors import InputError
-from deepred.settings import METHODS, PRESETS, SETTINGS, TASKS, Settings, preset
+from deepred.settings import METHODS, OTHER_SETTINGS, PRESETS, SETTINGS, Settings, preset
 
 WHOLE = (0, -1, 1.5, "3", None, True, math.nan)  # not whole numbers of at least 1
 NATURAL = (-1, 0.5, "3", None, False, math.nan)  # ... of at least 0
@@ -253,7 +253,10 @@ def test_the_authors_controller_starts_at_20_db_at_sigma_25():
 
 
 @pytest.mark.parametrize("name", PRESETS)
-@pytest.mark.parametrize(("task", "setting"), [(t, s) for t in TASKS for s in SETTINGS[t]])
+@pytest.mark.parametrize(
+    ("task", "setting"),
+    [(t, s) for t, all_of in {**SETTINGS, **OTHER_SETTINGS}.items() for s in all_of],
+)
 @pytest.mark.parametrize("method", METHODS)
 def test_every_preset_exists_for_every_task_and_method(name, task, setting, method):
     settings = preset(name, task, method, setting)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import deepred
-from deepred import plots, red, restoration
+from deepred import operators, plots, red, restoration
 from deepred.errors import DivergedError, InputError
 from deepred.networks import FreeImage
 from deepred.operators import Blur, Downsample, Framed, Identity
@@ -168,7 +168,7 @@ def _impulse():
     ids=str,
 )
 def test_each_method_restores_for_each_operator(noisy, method, H, shape):
-    task = restoration.task_of(H)
+    task = operators.task_of(H)
     settings = deepred.preset("fast", task, method).replace(
         channels=4, scales=2, input_channels=4, iterations=3, runs=1,
         **({"x_start": "zeros"} if isinstance(H, Framed) and method != "red" else {}),

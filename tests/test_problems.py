@@ -1,0 +1,351 @@
+"""Inpainting, tomography, composition, deepinv's physics, and total variation as a baseline."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from skimage.data import shepp_logan_phantom
+from skimage.restoration import denoise_tv_chambolle
+from skimage.transform import iradon, radon, resize
+
+from deepred import baselines, denoisers, images, metrics, preset, restore
+from deepred.errors import InputError
+from deepred.operators import (
+    Blur,
+    Composed,
+    Downsample,
+    Framed,
+    Identity,
+    Inpaint,
+    Physics,
+    Scaled,
+    adapted,
+    degrade,
+    image_shape,
+    read_mask,
+    task_of,
+)
+from deepred.radon import Radon
+
+SIDE = 12
+SMALL = Blur.gaussian(5, 1.0)
+CONTRACT = {
+    "inpaint": Inpaint.random((SIDE, SIDE), 0.4, seed=0),
+    "inpaint per channel": Inpaint.random((2, SIDE, SIDE), 0.7, seed=1),
+    "radon": Radon.views(SIDE, 7),
+    "limited angle": Radon.views(SIDE, 5, span=60),
+    "any angles": Radon(SIDE + 1, (-3.0, 17.5, 410.0)),
+    "blur, then holes": Composed(Inpaint.random((SIDE, SIDE), 0.5, seed=2), SMALL),
+    "blur, then smaller": Composed(Downsample(2), Framed.of(SMALL)),
+    "scaled": Scaled(Radon.views(SIDE, 7), 2.5),
+}
+every_operator = pytest.mark.parametrize("H", CONTRACT.values(), ids=CONTRACT)
+
+# Sums of a few dozen products of numbers near 1, in float64.
+EXACT = dict(rtol=1e-12, atol=1e-12)
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(shape, generator=generator, dtype=torch.float64) - 0.5
+
+
+def side_of(H) -> int:
+    if isinstance(H, Radon):
+        return H.side
+    return SIDE + 4 if isinstance(getattr(H, "inner", None), Framed) else SIDE
+
+
+@every_operator
+def test_operator_and_adjoint_are_a_matrix_and_its_transpose(H):
+    side = side_of(H)
+    x = random(1, 2, side, side)
+    units = torch.eye(x.numel(), dtype=torch.float64).reshape(-1, *x.shape)
+    M = torch.stack([H(unit).flatten() for unit in units], dim=1)
+    y = random(*H(x).shape, seed=1)
+    torch.testing.assert_close(H(x).flatten(), M @ x.flatten(), **EXACT)
+    torch.testing.assert_close(H.adjoint(y).flatten(), M.T @ y.flatten(), **EXACT)
+    assert H.adjoint(y).shape == x.shape
+
+
+@every_operator
+def test_the_gradient_is_that_of_the_adjoint(H):
+    """d/dx 1/2 ||Hx - y||^2 = H^T (Hx - y), as torch has it; and of batches each on its own."""
+    side = side_of(H)
+    x = random(2, 2, side, side).requires_grad_()
+    y = random(*H(x).shape, seed=1)
+    (gradient,) = torch.autograd.grad(0.5 * (H(x) - y).square().sum(), x)
+    torch.testing.assert_close(gradient, H.adjoint(H(x) - y).detach(), **EXACT)
+    torch.testing.assert_close(H(x)[1:], H(x[1:]), **EXACT)
+
+
+@every_operator
+def test_operators_are_values_in_either_precision(H):
+    again = pickle.loads(pickle.dumps(H))
+    x = random(1, 2, side_of(H), side_of(H))
+    assert again == H and len({again, H}) == 1 and torch.equal(again(x), H(x))
+    single = H(x.float())
+    assert single.dtype == torch.float32
+    # float32 rounds to 6e-8, over sums of some dozen.
+    torch.testing.assert_close(single.double(), H(x), rtol=0, atol=1e-6)
+
+
+@every_operator
+def test_the_images_shape_follows_from_the_measurements(H):
+    x = random(1, 2, side_of(H), side_of(H))
+    assert image_shape(H, H(x).shape[1:]) == tuple(x.shape[1:])
+
+
+def test_an_operator_tells_its_task():
+    assert [task_of(H) for H in CONTRACT.values()] == [
+        "inpaint", "inpaint", "tomography", "tomography", "tomography", "inpaint", "sr",
+        "tomography",
+    ]  # fmt: skip
+    assert task_of(lambda x: x) == "denoise"
+
+
+# Inpainting --------------------------------------------------------------------------------------
+
+
+def test_missing_pixels_are_0_and_the_others_as_they_were():
+    mask = np.array([[1, 0, 1], [0, 0, 1]])
+    H, x = Inpaint.of(mask), random(1, 3, 2, 3) + 0.5
+    assert H.seen == 0.5
+    assert torch.equal(H(x), x * torch.from_numpy(mask))
+    y = degrade(x, H, 0.1, seed=0)
+    assert (y[..., torch.from_numpy(mask) == 0] == 0).all()  # and no noise
+    assert (y[..., torch.from_numpy(mask) == 1] != x[..., torch.from_numpy(mask) == 1]).any()
+    assert Inpaint.of(torch.from_numpy(mask)) == H == Inpaint.of(mask.astype(bool))
+
+
+def test_random_masks_have_their_share_and_their_seed():
+    H = Inpaint.random((200, 200), 0.3, seed=5)
+    # 40,000 draws: a standard error of .0023.
+    assert H.seen == pytest.approx(0.3, abs=0.01)
+    assert H == Inpaint.random((200, 200), 0.3, seed=5) != Inpaint.random((200, 200), 0.3, seed=6)
+    assert Inpaint.random((3, 8, 8), 0.5).shape == (3, 8, 8)
+
+
+def test_masks_that_are_none_are_refused():
+    for bad in (np.full((2, 2), 0.5), np.ones(3), np.ones((1, 1, 2, 2))):
+        with pytest.raises(InputError, match=r"\(H, W\) or \(C, H, W\) of zeros and ones"):
+            Inpaint.of(bad)
+    with pytest.raises(InputError, match="must leave something to see"):
+        Inpaint.of(np.zeros((4, 4)))
+    with pytest.raises(InputError, match=r"must be in \(0, 1\], got 0"):
+        Inpaint.random((4, 4), 0)
+    with pytest.raises(InputError, match=r"mask of 4x4 with 1 channel\(s\) does not fit .* 5x4"):
+        Inpaint.of(np.ones((4, 4)))(torch.zeros(1, 3, 4, 5))
+    with pytest.raises(InputError, match="with 2 channel"):
+        Inpaint.of(np.ones((2, 4, 4)))(torch.zeros(1, 3, 4, 4))
+
+
+def test_a_mask_from_a_file(tmp_path):
+    mask = np.zeros((20, 30), bool)
+    mask[3:9, 4:20] = True
+    colour = np.stack([mask, ~mask, mask])
+    for name, array in (("grey.png", mask[None]), ("colour.png", colour)):
+        tensor = torch.from_numpy(array).float()[None]
+        images.write(tmp_path / name, images.Picture(tensor, 8, None, None))
+    np.save(tmp_path / "mask.npy", mask)
+    assert read_mask(tmp_path / "grey.png") == read_mask(tmp_path / "mask.npy") == Inpaint.of(mask)
+    assert read_mask(tmp_path / "colour.png") == Inpaint.of(colour)
+
+
+def test_files_that_hold_no_mask_are_refused(tmp_path):
+    np.save(tmp_path / "grey.npy", np.full((4, 4), 0.3))
+    (tmp_path / "text.npy").write_text("no array")
+    black = torch.zeros(1, 1, 16, 16)
+    images.write(tmp_path / "black.png", images.Picture(black, 8, None, None))
+    for name, told in [
+        ("grey.npy", "zeros and ones"), ("text.npy", "no array can be read"),
+        ("missing.npy", "no array can be read"), ("black.png", "something to see"),
+    ]:  # fmt: skip
+        with pytest.raises(InputError, match=f"{name}: .*{told}"):
+            read_mask(tmp_path / name)
+
+
+def test_inpainting_of_stripes():
+    """A network fills holes in what it can draw: 4 dB above the image with grey in the holes."""
+    x = torch.full((1, 3, 32, 32), 0.2)
+    x[..., ::8] = x[..., 1::8] = 0.8
+    H = Inpaint.random((32, 32), 0.6, seed=0)
+    y = H(x)
+    filled = torch.where(H.mask(x) > 0, y, x.mean())
+    s = preset("fast", "inpaint").replace(channels=8, scales=3, iterations=250, smoothing=0.9)
+    result = restore(y, H, settings=s, device="cpu")
+    assert metrics.psnr(result.image, x) > metrics.psnr(filled, x) + 4
+
+
+# Tomography --------------------------------------------------------------------------------------
+
+
+def phantom(side: int) -> np.ndarray:
+    """Shepp and Logan's, 0 outside the inscribed circle."""
+    x = resize(shepp_logan_phantom(), (side, side), anti_aliasing=True)
+    row, column = np.mgrid[:side, :side] - side // 2
+    return np.where(row**2 + column**2 <= (side // 2) ** 2, x, 0)
+
+
+@pytest.mark.parametrize("side", [64, 65])
+@pytest.mark.parametrize("angles", [tuple(range(0, 180, 6)), (12.5, -40.0, 300.0)], ids=len)
+def test_projections_are_those_of_scikit_image(side, angles):
+    x, H = phantom(side), Radon(side, tuple(map(float, angles)))
+    theirs = radon(x, np.array(angles, float), circle=True).T / side
+    # The same weights in another order of summation: 2e-15 measured.
+    np.testing.assert_allclose(H(torch.from_numpy(x)[None, None])[0, 0], theirs, atol=1e-13)
+
+
+def test_back_projection_is_that_of_scikit_image():
+    x, H = phantom(64), Radon.views(64, 30)
+    y = H(torch.from_numpy(x)[None, None].repeat(1, 3, 1, 1))
+    theirs = iradon(64 * y[0, 0].numpy().T, np.array(H.angles))
+    # Theirs is called: what is checked is the orientation and the scale.
+    np.testing.assert_allclose(H.fbp(y)[0, 1], theirs, atol=1e-12)
+    # 30 views of this phantom at 64 pixels make 19 to 20 dB; a turned or scaled one 5 to 12.
+    assert metrics.psnr(H.fbp(y)[0, 0], torch.from_numpy(x)) > 17
+
+
+def test_views_are_equally_spaced():
+    assert Radon.views(8, 4).angles == (0, 45, 90, 135)
+    assert Radon.views(8, 3, span=90).angles == (0, 30, 60)
+
+
+def test_what_is_no_tomography_is_refused():
+    for bad in ((), (float("nan"),)):
+        with pytest.raises(InputError, match="one or more finite numbers"):
+            Radon(16, bad)
+    with pytest.raises(InputError, match="side must be a whole number of at least 2, got 1"):
+        Radon(1, (0.0,))
+    with pytest.raises(InputError, match="number of views must be at least 1"):
+        Radon.views(16, 0)
+    with pytest.raises(InputError, match=r"image must be \(N, C, 16, 16\), got \(1, 1, 16, 17\)"):
+        Radon.views(16, 3)(torch.zeros(1, 1, 16, 17))
+    with pytest.raises(InputError, match=r"sinogram must be \(N, C, 3, 16\)"):
+        Radon.views(16, 3).adjoint(torch.zeros(1, 1, 16, 16))
+
+
+@pytest.mark.parametrize("method", ["dip", "deepred", "red"])
+def test_tomography_runs_by_every_method(method):
+    x = torch.from_numpy(phantom(32)).float()[None, None]
+    H = Radon.views(32, 12)
+    y = degrade(x, H, 0.002, seed=0, clip=False)
+    changes = {} if method == "red" else dict(channels=8, scales=3, iterations=300, smoothing=0.9)
+    s = preset("fast", "tomography", method).replace(**changes)
+    result = restore(y, H, method=method, settings=s, device="cpu")
+    assert result.image.shape == x.shape
+    # 8 dB above a constant image, which has 15 dB: 24 dB and more measured.
+    assert metrics.psnr(result.image, x) > metrics.psnr(x.mean() + 0 * x, x) + 8
+
+
+# Total variation ---------------------------------------------------------------------------------
+
+
+def test_total_variation_is_scikit_images_where_nothing_is_degraded():
+    x = phantom(24) + np.random.default_rng(0).normal(0, 0.1, (24, 24))
+    theirs = denoise_tv_chambolle(x, weight=0.1, eps=1e-14, max_num_iter=20_000)
+    ours = baselines.total_variation(
+        torch.from_numpy(x)[None, None], Identity(), 0.1, iterations=3000
+    )
+    # Both end within about 1e-3 of the minimum: 5e-4 measured on another image.
+    np.testing.assert_allclose(ours[0, 0], theirs, atol=2e-3)
+
+
+def test_total_variation_minimises_its_objective():
+    """Through an operator: no nearby image has a lower value."""
+    x = torch.from_numpy(phantom(16))[None, None]
+    H, weight = Radon.views(16, 6), 1e-3
+    y = degrade(x, H, 0.01, seed=0, clip=False)
+    best = baselines.total_variation(y, H, weight, iterations=5000)
+
+    def value(image: torch.Tensor) -> float:
+        gradient = baselines._grad(image).square().sum(0).sqrt().sum()
+        return (0.5 * (H(image) - y).square().sum() + weight * gradient).item()
+
+    for seed in range(5):
+        for size in (1e-1, 1e-2, 1e-3):
+            assert value(best + size * random(*x.shape, seed=seed)) > value(best)
+    assert value(best) < value(x) and value(best) < value(best.mean() + 0 * best)
+
+
+def test_gradient_and_divergence_are_adjoint():
+    x, q = random(1, 2, 5, 7), random(2, 1, 2, 5, 7, seed=1)
+    torch.testing.assert_close(
+        (baselines._grad(x) * q).sum(), -(x * baselines._div(q)).sum(), **EXACT
+    )
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, float("nan"), float("inf")])
+def test_weights_that_weigh_nothing_are_refused(weight):
+    with pytest.raises(InputError, match="weight must be a number above 0"):
+        baselines.total_variation(torch.zeros(1, 1, 4, 4), Identity(), weight)
+
+
+# Operators of others -----------------------------------------------------------------------------
+
+
+class Fake:
+    """What we use of a deepinv physics object: A, A_adjoint, img_size, and noise when called."""
+
+    noise_model = None
+    img_size = (1, 6, 6)
+
+    def A(self, x):
+        return x[..., ::2]
+
+    def A_adjoint(self, y):
+        x = torch.zeros(*y.shape[:-1], 2 * y.shape[-1], dtype=y.dtype)
+        x[..., ::2] = y
+        return x
+
+    def __call__(self, x):
+        raise AssertionError("its noise is in the measurement already")
+
+
+def test_a_physics_object_is_taken_without_its_noise():
+    H = adapted(Fake())
+    assert isinstance(H, Physics) and image_shape(H, (1, 6, 3)) == (1, 6, 6)
+    x, y = random(1, 1, 6, 6), random(1, 1, 6, 3, seed=1)
+    torch.testing.assert_close((H(x) * y).sum(), (x * H.adjoint(y)).sum(), **EXACT)
+    s = preset("fast").replace(
+        channels=4, scales=2, iterations=3, runs=1, x_start="zeros", growth=0.0
+    )
+    result = restore(torch.rand(1, 1, 6, 3), Fake(), settings=s, device="cpu")
+    assert result.image.shape == (1, 1, 6, 6)
+
+
+def test_what_is_not_linear_has_no_adjoint():
+    class Nonlinear:
+        noise_model = None
+
+        def A(self, x):
+            return x.square()
+
+        def __call__(self, x):
+            return self.A(x)
+
+    with pytest.raises(InputError, match="Nonlinear is not linear: it has no adjoint"):
+        adapted(Nonlinear()).adjoint(torch.zeros(1, 1, 4, 4))
+
+
+def test_plain_callables_are_operators_and_numbers_are_none():
+    f = torch.flip
+    assert adapted(f) is f and adapted(None) == Identity()
+    with pytest.raises(InputError, match="H must be a callable, image -> measurement, got int"):
+        restore(torch.rand(1, 3, 8, 8), 3)
+
+
+def test_deepinvs_own_physics_and_denoiser():
+    deepinv = pytest.importorskip("deepinv", reason="needs deepred[deepinv]")
+    physics = deepinv.physics.Inpainting((3, 16, 16), mask=0.5)
+    H = adapted(physics)
+    x, y = random(1, 3, 16, 16).float(), random(1, 3, 16, 16, seed=1).float()
+    assert torch.equal(H(x), physics.A(x)) and image_shape(H, (3, 16, 16)) == (3, 16, 16)
+    # float32 over 768 products.
+    torch.testing.assert_close((H(x) * y).sum(), (x * H.adjoint(y)).sum(), atol=1e-4, rtol=0)
+    s = preset("fast").replace(channels=4, scales=2, iterations=3, runs=1, growth=0.0)
+    result = restore(H(x), physics, denoiser=denoisers.median, settings=s, device="cpu")
+    assert torch.isfinite(result.image).all()
