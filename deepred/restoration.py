@@ -29,7 +29,7 @@ from .networks import DeepDecoder, SkipNetwork, padded
 from .noise import noise_level
 from .operators import adapted, image_shape, task_of
 from .settings import METHODS, Settings, preset
-from .solver import VERSION, State, iterate
+from .solver import VERSION, Likelihood, State, iterate
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +93,7 @@ def restore(
     callback: Callback | None = None,
     checkpoint: str | Path | None = None,
     checkpoint_seconds: float = 30.0,
+    likelihood: Likelihood | None = None,
 ) -> Result:
     """Restore an image from a measurement y = H x + noise.
 
@@ -116,6 +117,8 @@ def restore(
     checkpoint : file to save to now and then and on Ctrl-C, and to continue from. One that
         belongs to other input or settings is refused. Removed at the end.
     checkpoint_seconds : least time between two saves.
+    likelihood : of the noise, for Eq. (7), in the place of 1/2 ||Hx - y||^2: one of
+        `deepred.likelihoods`, or a callable (Hx, y) -> terms (see `deepred.solver.ADMM`).
 
     Raises
     ------
@@ -126,7 +129,7 @@ def restore(
     """
     problem = Problem(
         y, H, method, denoiser, settings, sigma, seed, shape, network, callback, checkpoint,
-        checkpoint_seconds,
+        checkpoint_seconds, likelihood,
     )  # fmt: skip
     (result,) = restore_all([problem], device=device, engine=engine)
     if isinstance(result, DivergedError):
@@ -150,6 +153,7 @@ class Problem:
     callback: Callback | None = None
     checkpoint: str | Path | None = None
     checkpoint_seconds: float = 30.0
+    likelihood: Likelihood | None = None
 
 
 def restore_all(
@@ -235,15 +239,26 @@ class _Job:
                 raise InputError("method 'dip-tv' needs settings.tv above 0")
         shape = problem.shape if problem.shape is not None else image_shape(H, y.shape[1:])
         self.shape = tuple(shape)
-        denoising = settings is None and task_of(H) == "denoise"
-        told = settings and (settings.growth or settings.x_start == "denoised")
-        if sigma is None and (told if settings else denoising and method[:3] != "dip"):
+        likelihood = problem.likelihood
+        if likelihood is not None and method == "red":
+            raise InputError("method 'red' is for Gaussian noise: it takes no likelihood")
+        if settings is not None:
+            growth = settings.growth and not hasattr(likelihood, "deviation")
+            needs_sigma = growth or settings.x_start == "denoised"
+        else:
+            denoising = task_of(H) == "denoise" and likelihood is None
+            needs_sigma = denoising and method in ("deepred", "red")
+        if sigma is None and needs_sigma:
             sigma = noise_level(y)
             logger.warning("noise level not given; estimated: sigma = %.1f of 255", 255 * sigma)
         if settings is None:
             settings = preset("fast", task_of(H), method, sigma=sigma or 0.0)
             if self.shape != tuple(y.shape[1:]):
                 settings = settings.replace(x_start="zeros")
+            if likelihood is not None:
+                settings = settings.replace(precondition=0.0)
+                if not hasattr(likelihood, "deviation"):
+                    settings = settings.replace(growth=0.0)
         self.problem, self.settings, self.sigma = problem, settings, sigma
         name = problem.denoiser if problem.denoiser is not None else settings.denoiser
         self.denoiser_name = name
@@ -278,7 +293,7 @@ class _Job:
                 made = "" if p.network is None else repr(p.network())
             identity = fingerprint(
                 self.y, self.H, p.method, self.denoiser_name, s, self.sigma, p.seed, self.shape,
-                engine, made,
+                engine, made, p.likelihood,
             )  # fmt: skip
         self.store = Checkpoint(p.checkpoint, identity, p.checkpoint_seconds)
         saved = self.store.load(engine.device) or {"images": {}, "rows": {}, "solvers": {}}
@@ -308,13 +323,14 @@ class _Job:
 
     def _run(self, r: int) -> Iterator[None]:
         """One run to its end."""
-        seed = 1000 * self.problem.seed + r
+        p = self.problem
+        seed = 1000 * p.seed + r
         z, net = initialise(self._network, self.settings, seed, self.y)
         net, z = self.engine.prepare(net, z)
         with ThreadPoolExecutor(max_workers=1) as executor:
             solver = self.engine.solver(
                 self.y, self.H, net, z, self.denoise, self.settings,
-                sigma=self.sigma, seed=seed, executor=executor,
+                sigma=self.sigma, seed=seed, executor=executor, likelihood=p.likelihood,
             )  # fmt: skip
             if r in self.good:
                 solver.load_state_dict(self.good[r])
@@ -490,7 +506,17 @@ def check_memory(runs: list[tuple[int, str]], engine: Engine) -> None:
 
 
 def fingerprint(
-    y: Tensor, H, method: str, denoiser, settings: Settings, sigma, seed, shape, engine, made
+    y: Tensor,
+    H,
+    method: str,
+    denoiser,
+    settings: Settings,
+    sigma,
+    seed,
+    shape,
+    engine,
+    made,
+    likelihood=None,
 ) -> str:
     """A hash of what a run's result depends on. Callables enter by what they do to noise."""
     probe = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0)).to(y)
@@ -500,6 +526,8 @@ def fingerprint(
     told += [torch.__version__, __version__, VERSION, made, "checkpoint 2"]
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
     tensors = [y, H(probe)]
+    if likelihood is not None:
+        tensors.append(likelihood(H(probe), y))
     if callable(denoiser):  # two callables may share a name
         tensors.append(denoiser(probe, settings.sigma_f))
     for tensor in tensors:

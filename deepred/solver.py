@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 VERSION = 1  # goes up when a change makes the same settings give another result
 
 Denoiser = Callable[[Tensor, float], Tensor]
+Likelihood = Callable[[Tensor, Tensor], Tensor]
 
 TERMS = ("data", "rho", "objective", "augmented", "gap", "residual", "lam", "mu")
 
@@ -37,12 +38,13 @@ TERMS = ("data", "rho", "objective", "augmented", "gap", "residual", "lam", "mu"
 class State:
     """What one iteration leaves behind. Images are (1, C, H, W), detached; terms are scalars.
 
-    `terms` holds, by name: ``data`` = 1/2 ||H T(z) - y||^2 and ``rho`` of Eq. (3) with the f(x) at
-    hand, which is of an x some iterations old, both sums over pixels; ``objective`` = data + lam
-    rho, Eq. (4), lam times the number of y's values by x's where the settings have means (and
-    without the whitener, where there is one); ``augmented``, the value of Eq. (7) that the next
-    Theta-step descends (in sums or means, as the settings have it); ``gap`` = ||x - T(z)||, the
-    constraint of Eq. (4); ``residual``, the root mean square of H T(z) - y; ``lam``, ``mu``.
+    `terms` holds, by name: ``data`` = 1/2 ||H T(z) - y||^2, or what a likelihood has in its place,
+    and ``rho`` of Eq. (3) with the f(x) at hand, which is of an x some iterations old, both sums
+    over pixels; ``objective`` = data + lam rho, Eq. (4), lam times the number of y's values by x's
+    where the settings have means (and without the whitener, where there is one); ``augmented``, the
+    value of Eq. (7) that the next Theta-step descends (in sums or means, as the settings have it);
+    ``gap`` = ||x - T(z)||, the constraint of Eq. (4); ``residual``, the root mean square of
+    H T(z) - y, where y is seen; ``lam``, ``mu``.
     They stay tensors on the device: reading one waits for it. With an engine's graphs the images
     are overwritten by the next step: clone what is to last.
     """
@@ -74,6 +76,10 @@ class ADMM:
     seed : of the noise added to z; what step k draws depends on seed and k alone.
     executor : where f(x) is computed beside the Theta-update (Figure 1); in line if None. The
         result is the same.
+    likelihood : the data term of Eq. (7), a callable (Hx, y) -> its terms a pixel, which are summed
+        or averaged as `settings.data_term` has it, or one number, which is taken as it is; 1/2 of
+        the squares if None. See `deepred.likelihoods`. Where it tells `deviation(Hx)` the
+        controller takes the noise level from there.
 
     Raises
     ------
@@ -95,8 +101,10 @@ class ADMM:
         sigma: float | None = None,
         seed: int = 0,
         executor: Executor | None = None,
+        likelihood: Likelihood | None = None,
     ) -> None:
-        if settings.growth and (sigma is None or sigma <= 0):
+        self.likelihood, self._deviation = likelihood, getattr(likelihood, "deviation", None)
+        if settings.growth and (sigma is None or sigma <= 0) and self._deviation is None:
             raise InputError("settings.growth needs the noise level: give sigma above 0")
         if settings.x_start == "denoised" and not (sigma and denoiser):
             raise InputError("x_start='denoised' needs a denoiser and the noise level sigma")
@@ -105,6 +113,10 @@ class ADMM:
         if settings.precondition and not hasattr(H, "whitener"):
             raise InputError(
                 "settings.precondition needs an operator with a whitener: Blur, Framed, Downsample"
+            )
+        if settings.precondition and likelihood is not None:
+            raise InputError(
+                "settings.precondition is for the L2 term: set it to 0 with a likelihood"
             )
         self.y, self.H, self.network, self.denoiser = y, H, network, denoiser
         self.settings, self.seed, self.executor = settings, seed, executor
@@ -129,8 +141,11 @@ class ADMM:
         self._scale = y.numel() / self.output.numel() if means else 1.0
         self.lam = y.new_tensor(settings.lam)
         self.mu = y.new_tensor(settings.mu)
-        self.noise = y.new_tensor((sigma or 0.0) ** 2)
-        self._clipped = clipped_variance(sigma, y) if settings.growth and settings.clipped else None
+        # The noise's mean square over all of y, of which an Inpaint leaves some without any.
+        self._seen, self._mask = getattr(H, "seen", 1.0), H.mask(y) if hasattr(H, "mask") else 1.0
+        self.noise = y.new_tensor((sigma or 0.0) ** 2) * self._seen
+        known = settings.growth and self._deviation is None
+        self._clipped = clipped_variance(sigma, y) if known and settings.clipped else None
         # The fit at which the controller acts, in dB above that of the noise alone.
         self.threshold = y.new_tensor(-20 * math.log10(settings.residual_target))
         # Mean squares since the last look, for the driver, and how the last window stood.
@@ -232,8 +247,14 @@ class ADMM:
                 f"but y has shape {tuple(self.y.shape)}"
             )
         self._residual = measured - self.y
-        weighed = self._residual if self._whiten is None else self._whiten(self._residual)
-        self._data = 0.5 * self._reduce(weighed.square())
+        if self.likelihood is None:
+            weighed = self._residual if self._whiten is None else self._whiten(self._residual)
+            self._data = 0.5 * self._reduce(weighed.square())
+            self._fit = 0.5 * self._residual.detach().square().sum()
+        else:
+            terms = self.likelihood(measured, self.y)
+            self._data = self._reduce(terms) if terms.ndim else terms
+            self._fit = terms.detach().sum()
         if s.tv:
             self._data = self._data + s.tv * self._reduce(red.total_variation(self.output))
 
@@ -297,8 +318,10 @@ class ADMM:
         if not s.growth:
             return
         residual = self._residual.detach()
-        if self._clipped is not None and begins_interval:  # it changes slowly
-            self.noise = self._clipped(self.y + residual).mean()
+        if self._deviation is not None:
+            self.noise = (self._deviation(self.y + residual).square() * self._mask).mean()
+        elif self._clipped is not None and begins_interval:  # it changes slowly
+            self.noise = (self._clipped(self.y + residual) * self._mask).mean()
         fit = 10 * torch.log10(self.noise / residual.square().mean())
         reached = (fit > self.threshold).to(fit.dtype)
         self.lam = self.lam + reached * (s.growth * s.lam)
@@ -315,7 +338,7 @@ class ADMM:
 
     @torch.no_grad()
     def _terms(self) -> dict[str, Tensor]:
-        data = 0.5 * self._residual.square().sum()
+        data = self._fit
         rho = red.rho(self.x, self.fx) if self.denoiser is not None else torch.zeros_like(data)
         return {
             "data": data,
@@ -323,7 +346,7 @@ class ADMM:
             "objective": data + self._scale * self.lam * rho,
             "augmented": self._augmented(),
             "gap": torch.linalg.vector_norm(self.x - self.output),
-            "residual": self._residual.square().mean().sqrt(),
+            "residual": (self._residual.square().mean() / self._seen).sqrt(),
             "lam": self.lam,
             "mu": self.mu,
         }

@@ -1,0 +1,152 @@
+"""Noise models: samples, and minus log-likelihoods to stand where Eq. (1) and Eq. (7) have L2.
+
+Section 2.1: other noise "should be done by replacing ||Hx - y||^2 by the minus log-likelihood of
+the appropriate distribution". Calling a model gives the terms of its pixels, up to a constant in y
+and times a factor, chosen so that their curvature is about 1 at a grey of 1/2 whatever the noise's
+level: that of 1/2 (Hx - y)^2. So lambda and mu mean what they mean with L2.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import InputError
+
+# Hx below this counts as this where a logarithm is taken: a network's output is above 0, what an
+# operator makes of it may touch 0. The term is constant there, and its gradient 0.
+FLOOR = 1e-4
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """White Gaussian noise of standard deviation `sigma`: the term 1/2 (Hx - y)^2.
+
+    Raises
+    ------
+    InputError
+        If sigma is not above 0.
+    """
+
+    sigma: float
+
+    def __post_init__(self) -> None:
+        _require("sigma", self.sigma)
+
+    def sample(self, x: Tensor, seed: int) -> Tensor:
+        """y = x + sigma n, not clipped; drawn on the CPU from the seed alone."""
+        n = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
+        return x + self.sigma * n.to(x)
+
+    def __call__(self, measured: Tensor, y: Tensor) -> Tensor:
+        """1/2 (Hx - y)^2: sigma^2 times the minus log-likelihood."""
+        return 0.5 * (measured - y).square()
+
+    def deviation(self, x: Tensor) -> Tensor:
+        """Standard deviation of y at each pixel."""
+        return torch.full_like(x, self.sigma)
+
+
+@dataclass(frozen=True)
+class Poisson:
+    """Photon counts, `peak` of them where the image is 1, divided by `peak`.
+
+    Raises
+    ------
+    InputError
+        If the peak is not above 0.
+    """
+
+    peak: float
+
+    def __post_init__(self) -> None:
+        _require("peak", self.peak)
+
+    def sample(self, x: Tensor, seed: int) -> Tensor:
+        """y = counts / peak, which may exceed 1; negative x counts as 0."""
+        rate = self.peak * x.detach().cpu().float().clamp(min=0)
+        counts = torch.poisson(rate, generator=torch.Generator().manual_seed(seed))
+        return (counts.double() / self.peak).to(x)
+
+    def __call__(self, measured: Tensor, y: Tensor) -> Tensor:
+        """1/2 (Hx - y log Hx): 1 / (2 peak) times the minus log-likelihood."""
+        return 0.5 * (measured - y * measured.clamp(min=FLOOR).log())
+
+    def deviation(self, x: Tensor) -> Tensor:
+        """Standard deviation of y at each pixel."""
+        return (x.clamp(min=0) / self.peak).sqrt()
+
+
+@dataclass(frozen=True)
+class Laplace:
+    """Additive noise of density exp(-|v| / scale) / (2 scale): heavy tails, outliers.
+
+    Raises
+    ------
+    InputError
+        If the scale is not above 0.
+    """
+
+    scale: float
+
+    def __post_init__(self) -> None:
+        _require("scale", self.scale)
+
+    def sample(self, x: Tensor, seed: int) -> Tensor:
+        """y = x + v, not clipped; drawn on the CPU from the seed alone."""
+        u = torch.rand(x.shape, generator=torch.Generator().manual_seed(seed)) - 0.5
+        # The inverse of the distribution; u = -1/2, of probability 2^-24, would be infinite.
+        v = -torch.sign(u) * torch.log1p(-2 * u.abs().clamp(max=0.5 - 2**-25))
+        return x + self.scale * v.to(x)
+
+    def __call__(self, measured: Tensor, y: Tensor) -> Tensor:
+        """scale |Hx - y|: scale^2 times the minus log-likelihood.
+
+        The gradient at the kink is 0. Without curvature the factor is chosen so that at a distance
+        of `scale` the pull is that of L2.
+        """
+        return self.scale * (measured - y).abs()
+
+    def deviation(self, x: Tensor) -> Tensor:
+        """Standard deviation of y at each pixel."""
+        return torch.full_like(x, math.sqrt(2) * self.scale)
+
+
+@dataclass(frozen=True)
+class Gamma:
+    """Speckle: y = x n with n of mean 1 and variance 1 / looks, Gamma distributed (radar, laser).
+
+    Raises
+    ------
+    InputError
+        If the number of looks is not above 0.
+    """
+
+    looks: float
+
+    def __post_init__(self) -> None:
+        _require("looks", self.looks)
+
+    def sample(self, x: Tensor, seed: int) -> Tensor:
+        """y = x n, which may exceed 1; drawn on the CPU from the seed alone."""
+        n = np.random.default_rng(seed).gamma(self.looks, 1 / self.looks, tuple(x.shape))
+        return x * torch.from_numpy(n).to(x)
+
+    def __call__(self, measured: Tensor, y: Tensor) -> Tensor:
+        """1/4 (log Hx + y / Hx): 1 / (4 looks) times the minus log-likelihood."""
+        measured = measured.clamp(min=FLOOR)
+        return 0.25 * (measured.log() + y / measured)
+
+    def deviation(self, x: Tensor) -> Tensor:
+        """Standard deviation of y at each pixel."""
+        return x.abs() / math.sqrt(self.looks)
+
+
+def _require(name: str, value: float) -> None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not 0 < value < math.inf:
+        raise InputError(f"{name} must be a number above 0, got {value!r}")
