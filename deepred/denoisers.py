@@ -1,5 +1,6 @@
 """Denoisers f(x, sigma): any callable from an image tensor (N, C, H, W) and a noise level in image
-units to an image tensor of the same shape will do. Here are those that the paper uses, and TV.
+units to an image tensor of the same shape will do. Here are those that the paper uses, others that
+one may compare with them, and `learned` for networks.
 
 All run inside libraries that release the interpreter lock, so that the solver can run them beside
 the Theta-update (Figure 1). BM3D is of `deepred.bm3d_torch`, on any device; NLM is scikit-image's
@@ -9,17 +10,19 @@ on the CPU, and has a second form in torch for the GPU.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
+from itertools import product
 
 import numpy as np
 import torch
 from skimage import restoration
-from torch import Tensor
+from torch import Tensor, nn
 
 from .bm3d_torch import bm3d_torch
 from .errors import InputError
 
-NAMES = ("nlm", "bm3d", "tv")
+NAMES = ("nlm", "bm3d", "tv", "wavelet", "bilateral", "median")
 
 
 def named(name: str) -> Callable[[Tensor, float], Tensor]:
@@ -32,7 +35,7 @@ def named(name: str) -> Callable[[Tensor, float], Tensor]:
     """
     if name not in NAMES:
         raise InputError(f"unknown denoiser {name!r}; known are {', '.join(NAMES)}")
-    return {"nlm": nlm, "bm3d": bm3d_torch, "tv": tv}[name]
+    return dict(zip(NAMES, (nlm, bm3d_torch, tv, wavelet, bilateral, median)))[name]
 
 
 def nlm(x: Tensor, sigma: float, *, patch: int = 5, distance: int = 6, h: float = 0.6) -> Tensor:
@@ -145,6 +148,93 @@ def tv(x: Tensor, sigma: float) -> Tensor:
         restoration.denoise_tv_chambolle(image, weight=sigma, channel_axis=0) for image in _array(x)
     ]
     return _tensor(np.stack(images), x)
+
+
+def wavelet(x: Tensor, sigma: float) -> Tensor:
+    """Soft thresholds of wavelet coefficients (BayesShrink: Chang, Yu and Vetterli 2000).
+
+    scikit-image's, each channel on its own, averaged over 4 x 4 cyclic shifts (Coifman and Donoho
+    1995), without which the thresholds leave marks of the grid.
+    """
+    if sigma == 0:  # nothing to remove
+        return x.detach().clone()
+
+    def denoise(plane: np.ndarray) -> np.ndarray:
+        with warnings.catch_warnings():  # of coefficients that are 0 all, as of a flat image
+            warnings.simplefilter("ignore", RuntimeWarning)
+            shifts = product(range(4), repeat=2)
+            shifted = ((np.roll(plane, shift, (0, 1)), shift) for shift in shifts)
+            denoised = (
+                np.roll(
+                    restoration.denoise_wavelet(p, sigma, rescale_sigma=False),
+                    (-down, -right), (0, 1),
+                )
+                for p, (down, right) in shifted
+            )  # fmt: skip
+            return sum(denoised) / 16
+
+    return _each(x, denoise)
+
+
+def bilateral(x: Tensor, sigma: float, *, distance: float = 1.25, reach: int = 3) -> Tensor:
+    """Bilateral filter (Tomasi and Manduchi 1998): the mean of what is near in place and in value.
+
+    Weights exp(-d^2 / (2 distance^2) - (x_i - x_j)^2 / (2 (3 sigma)^2)) over 7 x 7 pixels of each
+    channel, mirrored at the border; two noisy pixels of one colour are sqrt(2) sigma apart. In
+    torch, as scikit-image 0.26's own weighs otherwise than written and loses 2 to 5 dB to this.
+    """
+    if sigma == 0:  # nothing to remove
+        return x.detach().clone()
+    x = x.detach()
+    rows, columns = x.shape[2:]
+    wide = _mirrored(_mirrored(x, 2, reach), 3, reach)
+    total, weighted = torch.zeros_like(x), torch.zeros_like(x)
+    for i in range(2 * reach + 1):
+        for j in range(2 * reach + 1):
+            there = wide[..., i : i + rows, j : j + columns]
+            apart = ((i - reach) ** 2 + (j - reach) ** 2) / distance**2
+            weights = torch.exp(-0.5 * (apart + ((there - x) / (3 * sigma)).square()))
+            total += weights
+            weighted += weights * there
+    return weighted / total
+
+
+def median(x: Tensor, sigma: float = 0.0) -> Tensor:
+    """The median of 3 x 3 pixels of each channel, mirrored at the border; `sigma` has no part."""
+    x = x.detach()
+    wide = _mirrored(_mirrored(x, 2, 1), 3, 1)
+    windows = wide.unfold(2, 3, 1).unfold(3, 3, 1)  # (N, C, H, W, 3, 3)
+    return windows.flatten(-2).median(-1).values
+
+
+def learned(module: nn.Module) -> Callable[[Tensor, float], Tensor]:
+    """A denoiser of a torch module called as module(x, sigma): deepinv's all are, or one's own.
+
+    In evaluation mode, without gradients, moved to the image's device and precision. Weights are
+    the caller's: nothing is downloaded here.
+
+    Raises
+    ------
+    InputError
+        When called, if the module does not take the image's channels or returns another shape.
+    """
+    module.eval()
+
+    @torch.no_grad()
+    def denoise(x: Tensor, sigma: float) -> Tensor:
+        try:
+            fx = module.to(x)(x, sigma)
+        except RuntimeError as error:
+            raise InputError(
+                f"{type(module).__name__} does not take an image of shape {tuple(x.shape)}: {error}"
+            ) from None
+        if fx.shape != x.shape:
+            raise InputError(
+                f"{type(module).__name__} makes {tuple(fx.shape)} of an image {tuple(x.shape)}"
+            )
+        return fx
+
+    return denoise
 
 
 def bm3d_package(x: Tensor, sigma: float) -> Tensor:

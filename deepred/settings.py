@@ -176,7 +176,7 @@ _TABLE_1 = {
 # The two rows at the end are ours.
 _TABLE_1 |= {
     ("inpaint", "mask"): (0.03, 0.01, "nlm", 3, 0.012, 0.015, 3000),
-    ("tomography", "views"): (0.01, 0.01, "nlm", 5, 0.012, 0.015, 3000),
+    ("tomography", "views"): (0.01, 0.01, "nlm", 10, 0.002, 0.0025, 3000),
 }
 _PLAIN = dict(smoothing=0.0, runs=1)
 _PAPER = {
@@ -240,21 +240,21 @@ _OURS = {
         learning_rate=0.01, lr_decay=1.0, precondition=0.01, lam=0.002, mu=0.004, smoothing=0.99
     ),
     "inpaint": dict(smoothing=0.99),
-    "tomography": dict(smoothing=0.99),
+    "tomography": dict(smoothing=0.99, precondition=0.01, input_channels=8),
 }
 _FAST = {
     "denoise": dict(channels=16, iterations=1500, runs=2),
     "sr": dict(channels=32, iterations=1400, runs=1),
     "deblur": dict(channels=16, iterations=1000, runs=2),
     "inpaint": dict(channels=32, iterations=2000, runs=1),
-    "tomography": dict(channels=32, iterations=2000, runs=1),
+    "tomography": dict(channels=16, iterations=1200, runs=1),
 }
 _BEST = {
     "denoise": dict(channels=64, iterations=2400, runs=4),
     "sr": dict(channels=64, iterations=2400, runs=2),
     "deblur": dict(channels=64, iterations=3000, runs=4),
     "inpaint": dict(channels=64, iterations=4000, runs=2),
-    "tomography": dict(channels=64, iterations=4000, runs=2),
+    "tomography": dict(channels=64, iterations=2400, runs=2),
 }
 
 # RED on its own, by its fixed-point strategy; the paper does not print its settings. For denoising
@@ -268,7 +268,7 @@ _RED = {
     "sr": dict(lam=0.02, iterations=25, sigma_f=25 / 255),
     "deblur": dict(lam=0.03, iterations=30, sigma_f=5 / 255),
     "inpaint": dict(lam=0.1, iterations=200, sigma_f=10 / 255),
-    "tomography": dict(lam=0.01, iterations=100, sigma_f=10 / 255),
+    "tomography": dict(lam=0.01, iterations=50, sigma_f=10 / 255),
 }
 _RED_WITH_NLM = {"sr": dict(iterations=15, sigma_f=10 / 255)}
 

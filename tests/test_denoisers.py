@@ -7,9 +7,11 @@ import sys
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from skimage import restoration
+from torch import nn
 
-from deepred import datasets, denoisers, metrics
+from deepred import datasets, denoisers, metrics, preset, restore
 from deepred.errors import InputError
 from deepred.operators import Identity, degrade
 
@@ -114,8 +116,8 @@ def test_denoisers_bring_the_image_nearer_to_the_truth(image, noisy, name):
         [ramp[None, :].expand(32, 32), ramp[:, None].expand(32, 32), torch.full((32, 32), 0.5)]
     )[None]
     gain = metrics.psnr(denoisers.named(name)(noisy, SIGMA), truth) - metrics.psnr(noisy, truth)
-    # 12.0, 17.0 and 14.3 dB measured; told a tenth of sigma, they gain less than 2
-    assert gain > 10
+    # 10.5 and more measured, but for the median, 7.5; told a tenth of sigma, they gain less than 2
+    assert gain > (7 if name == "median" else 9)
 
 
 @pytest.mark.parametrize("name", ["nlm", "tv", "nlm_torch"])
@@ -128,7 +130,7 @@ def test_names_are_those_of_the_functions():
     assert denoisers.named("tv") is denoisers.tv
 
 
-@pytest.mark.parametrize("name", ["NLM", "bm4d", "", "median"])
+@pytest.mark.parametrize("name", ["NLM", "bm4d", "", "mean"])
 def test_unknown_names_are_refused(name):
     with pytest.raises(InputError, match=r"unknown denoiser .*known are nlm, bm3d, tv"):
         denoisers.named(name)
@@ -196,3 +198,115 @@ def test_nlm_in_torch_leaves_its_input_and_takes_no_gradient(image):
     x = image.clone().requires_grad_()
     assert not denoisers.nlm_torch(x, SIGMA).requires_grad
     assert torch.equal(x, before)
+
+
+# Others, and learned ones ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", denoisers.NAMES)
+def test_every_denoiser_keeps_shape_and_precision_and_repeats_itself(name, image):
+    f = denoisers.named(name)
+    for x in (image, image.double(), image[:, :1], image.repeat(2, 1, 1, 1)):
+        fx = f(x, SIGMA)
+        assert fx.shape == x.shape and fx.dtype == x.dtype and torch.isfinite(fx).all()
+        assert torch.equal(f(x, SIGMA), fx)
+    flat = torch.full((1, 3, 16, 16), 0.4)
+    torch.testing.assert_close(f(flat, SIGMA), flat, atol=1e-6, rtol=0)  # rounding of float32
+    if name != "median":  # which has no level
+        torch.testing.assert_close(f(image, 0.0), image, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "gain"),
+    [("nlm", 5), ("bm3d", 7), ("tv", 5), ("wavelet", 5), ("bilateral", 5), ("median", 4)],
+)
+def test_every_denoiser_denoises(name, gain):
+    """On scikit-image's cat at sigma 25: 8.4, 10.5, 8.5, 8.2, 8.4 and 6.1 dB measured at 64^2."""
+    x = datasets.load("builtin", "chelsea").image[..., 92:140, 182:230]
+    y = degrade(x, Identity(), SIGMA, seed=0)
+    fx = denoisers.named(name)(y, SIGMA)
+    assert metrics.psnr(fx, x) > metrics.psnr(y, x) + gain
+
+
+def test_wavelets_are_scikit_images_spun_by_four(image):
+    plane = image[0, 1].double()
+    theirs = restoration.cycle_spin(
+        plane.numpy(), restoration.denoise_wavelet, max_shifts=3,
+        func_kw=dict(sigma=SIGMA, rescale_sigma=False),
+    )  # fmt: skip
+    ours = denoisers.wavelet(plane[None, None], SIGMA)[0, 0].numpy()
+    np.testing.assert_allclose(ours, theirs, atol=1e-12)  # a sum of 16 in another order
+
+
+def test_the_median_is_scipys(image):
+    plane = image[0, 0].numpy()
+    assert np.array_equal(
+        denoisers.median(image)[0, 0].numpy(), ndimage.median_filter(plane, 3, mode="mirror")
+    )
+
+
+def test_the_bilateral_filter_is_its_formula(image):
+    x = image[0, 0, :9, :8].double().numpy()
+    wide = np.pad(x, 3, mode="reflect")
+    expected = np.empty_like(x)
+    for i in range(9):
+        for j in range(8):
+            total = weighted = 0.0
+            for k in range(-3, 4):
+                for m in range(-3, 4):
+                    other = wide[i + 3 + k, j + 3 + m]
+                    weight = np.exp(-(k**2 + m**2) / (2 * 1.25**2))
+                    weight *= np.exp(-((other - x[i, j]) ** 2) / (2 * (3 * 0.1) ** 2))
+                    total, weighted = total + weight, weighted + weight * other
+            expected[i, j] = weighted / total
+    ours = denoisers.bilateral(torch.from_numpy(x)[None, None], 0.1)[0, 0].numpy()
+    np.testing.assert_allclose(ours, expected, rtol=1e-12)
+
+
+class Residual(nn.Module):
+    """A denoiser of two convolutions with the level as a second input, as DRUNet has it."""
+
+    def __init__(self, channels: int = 3) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels + 1, 8, 3, padding=1)
+        self.drop = nn.Dropout(0.5)  # shows whether evaluation mode is on
+        self.last = nn.Conv2d(8, channels, 3, padding=1)
+
+    def forward(self, x, sigma):
+        level = torch.full_like(x[:, :1], sigma)
+        return x - self.last(self.drop(self.first(torch.cat([x, level], 1)).relu()))
+
+
+def test_a_network_serves_as_a_denoiser_in_deepred(noisy):
+    torch.manual_seed(0)
+    f = denoisers.learned(Residual())
+    fx = f(noisy, SIGMA)
+    assert torch.equal(fx, f(noisy, SIGMA)) and not fx.requires_grad
+    assert f(noisy.double(), SIGMA).dtype == torch.float64
+    settings = preset("fast").replace(channels=4, scales=2, iterations=12, runs=1)
+    result = restore(noisy, denoiser=f, settings=settings, sigma=SIGMA, device="cpu")
+    plain = restore(noisy, settings=settings, sigma=SIGMA, device="cpu")
+    assert torch.isfinite(result.image).all() and not torch.equal(result.image, plain.image)
+
+
+def test_a_network_that_does_not_fit_is_refused():
+    grey = torch.rand(1, 1, 8, 8)
+    with pytest.raises(InputError, match="Residual does not take an image of shape"):
+        denoisers.learned(Residual(3))(grey, SIGMA)
+
+    class Smaller(nn.Module):
+        def forward(self, x, sigma):
+            return x[..., 1:]
+
+    with pytest.raises(InputError, match=r"Smaller makes \(1, 1, 8, 7\) of an image"):
+        denoisers.learned(Smaller())(grey, SIGMA)
+
+
+def test_a_denoiser_of_deepinv_serves(noisy):
+    deepinv = pytest.importorskip("deepinv", reason="needs deepred[deepinv]")
+    module = deepinv.models.DnCNN(in_channels=3, out_channels=3, pretrained=None)
+    f = denoisers.learned(module)
+    assert f(noisy, SIGMA).shape == noisy.shape
+    settings = preset("fast").replace(channels=4, scales=2, iterations=3, runs=1)
+    result = restore(noisy, denoiser=f, settings=settings, sigma=SIGMA, device="cpu")
+    assert torch.isfinite(result.image).all()
