@@ -17,12 +17,14 @@ from pathlib import Path
 import numpy as np
 import skimage.data
 from PIL import Image
+from skimage.transform import resize
 
 from .errors import InputError
 from .images import Picture, read, to_tensor
 
 # Photographs that come inside scikit-image's package: nothing to download, free licences.
 BUILT_IN = ("astronaut", "chelsea", "coffee", "rocket")
+PHANTOM = "shepp-logan"  # Shepp and Logan's head (1974), scikit-image's, at 128 x 128, grey
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,9 @@ def load(dataset: str, name: str) -> Picture:
         If there is no such image, it is not on this machine, or its pixels differ.
     """
     if dataset == "builtin":
+        if name == PHANTOM:
+            phantom = resize(skimage.data.shepp_logan_phantom(), (128, 128), anti_aliasing=True)
+            return Picture(to_tensor(phantom.clip(0, 1)))
         if name not in BUILT_IN:
             raise InputError(f"unknown built-in image {name!r}; known are {', '.join(BUILT_IN)}")
         return Picture(to_tensor(getattr(skimage.data, name)()))

@@ -146,6 +146,9 @@ class Gamma:
         return x.abs() / math.sqrt(self.looks)
 
 
+Model = Gaussian | Poisson | Laplace | Gamma
+
+
 def _require(name: str, value: float) -> None:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not 0 < value < math.inf:

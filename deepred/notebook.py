@@ -11,9 +11,10 @@ import torch
 from IPython.display import Image, Markdown, display
 from torch import Tensor
 
-from . import bench, datasets, experiments, plots, resize, tables
+from . import bench, datasets, experiments, plots, tables
 from .errors import InputError
 from .images import read
+from .runs import TASKS
 
 COMMITTED = "../data/results"  # seen from the notebooks, wherever they are run
 _ROOT = Path(__file__).resolve().parent.parent
@@ -85,10 +86,9 @@ def pictures(
     here = [run for run in runs if experiments.missing(run) is None]
     if not here:
         return {}
-    truth, metric = here[0].truth(), experiments.METRICS[here[0].task]
-    y, factor = here[0].measurement(truth), here[0].factor
-    first = "bicubic" if factor > 1 else "blurred" if here[0].task == "deblur" else "noisy"
-    start = resize.bicubic(y, factor) if factor > 1 else y
+    truth, task = here[0].truth(), TASKS[here[0].task]
+    metric, first = task.metric, tables.NAMES[task.start]
+    start = here[0].start(here[0].measurement(truth))
     found = {"truth": truth, f"{first}\n{metric(start, truth):.2f} dB": start}
     for run in here:
         if run.method in experiments.DIRECT:

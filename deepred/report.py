@@ -20,8 +20,7 @@ from torch import Tensor
 from . import __version__, execution, experiments, tables
 from .files import replacing
 from .images import read, to_array
-from .resize import bicubic
-from .runs import Run
+from .runs import TASKS, Run, column
 from .store import Store, as_table, commit
 
 TITLES = {
@@ -169,8 +168,8 @@ def _comparisons(runs: Sequence[Run], found, store: Store) -> Iterator[Compariso
         run = members[0][0]
         truth = run.truth()
         y = run.measurement(truth)
-        metric = experiments.METRICS[run.task]
-        start = bicubic(y, run.factor) if run.factor > 1 else y
+        metric = TASKS[run.task].metric
+        start = run.start(y)
         shown = {}
         for member, record in members:
             label = tables.title(member.method, member.settings.denoiser)
@@ -181,15 +180,15 @@ def _comparisons(runs: Sequence[Run], found, store: Store) -> Iterator[Compariso
                 shown[label] = (image, f"{label}: {metric(image, truth):.2f} dB")
         if not shown:
             continue
-        first = {"denoise": "noisy", "sr": "bicubic", "deblur": "blurred"}[run.task]
+        task = TASKS[run.task]
+        first = tables.NAMES[task.start]
         names = [told for _, told in shown.values()]
         names += [f"{first}: {metric(start, truth):.2f} dB", "ground truth"]
         images = [image for image, _ in shown.values()] + [start, truth]
         deepred = [i for i, name in enumerate(names) if name.startswith("DeepRED")]
         what = "" if run.task == "denoise" else f", {run.setting}"
-        task = {"denoise": "denoising", "sr": "super-resolution", "deblur": "deblurring"}
         yield Comparison(
-            f"{run.image}: {task[run.task]}{what}", truth.shape[3], truth.shape[2], names,
+            f"{run.image}: {task.title}{what}", truth.shape[3], truth.shape[2], names,
             [_picture(image) for image in images], len(shown), (deepred or [0])[0],
         )  # fmt: skip
 
@@ -223,7 +222,7 @@ def _grouped(absent: Sequence[tuple[Run, str | None]]) -> list[tuple[str, list[s
 def _told(record: dict, row: dict) -> dict:
     """A run for the list of all: its row, and settings and provenance to be unfolded."""
     made = {k: v for k, v in record["provenance"].items() if v != ""}
-    luma = record["task"] != "denoise"
+    luma = column(record["task"]) == "psnr_y"
     return {
         "experiment": row["experiment"],
         "image": f"{row['dataset']}/{row['image']}",

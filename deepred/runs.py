@@ -9,21 +9,51 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from torch import Tensor
 
-from . import datasets, metrics, resize
+from . import datasets, likelihoods, metrics, resize
 from .engine import Engine, pick
 from .errors import InputError
-from .operators import Blur, Downsample, Identity, degrade
+from .operators import Blur, Downsample, Identity, Inpaint, degrade
+from .radon import Radon
 from .settings import Settings, preset
 from .solver import VERSION
 
-# What is measured in each task (Section 4), beside which all else is recorded, too.
-METRICS = {"denoise": metrics.psnr, "sr": metrics.psnr_y, "deblur": metrics.psnr_y}
+
+class Task(NamedTuple):
+    """What the runs of a task have in common."""
+
+    title: str
+    metric: Callable[[Tensor, Tensor], float]  # beside which all else is recorded, too
+    start: str  # the method, of `DIRECT`, that shows the measurement as an image
+    sigma: float  # of Gaussian noise, in image units; 0 for none
+
+
+# Section 4's, then those of Section 2.1 that the paper has no experiment of. In "noise" nothing is
+# degraded, and the setting names a model of `likelihoods` and its parameter: "poisson 10".
+TASKS = {
+    "denoise": Task("denoising", metrics.psnr, "noisy", 25 / 255),
+    "sr": Task("super-resolution", metrics.psnr_y, "bicubic", 0.0),
+    "deblur": Task("deblurring", metrics.psnr_y, "blurred", math.sqrt(2) / 255),
+    "inpaint": Task("inpainting", metrics.psnr, "masked", 0.0),
+    "tomography": Task("tomography", metrics.psnr, "fbp", 0.0025),
+    "noise": Task("denoising", metrics.psnr, "noisy", 0.0),
+}
+METRICS = {name: task.metric for name, task in TASKS.items()}
 
 # Methods without a solver: the measurement itself, and what is computed from it directly.
-DIRECT = ("noisy", "blurred", "bicubic", "nlm", "cbm3d")
+DIRECT = ("noisy", "blurred", "bicubic", "nlm", "cbm3d", "masked", "fbp", "tv")
+
+_MODELS = {
+    "poisson": likelihoods.Poisson, "laplace": likelihoods.Laplace, "gamma": likelihoods.Gamma
+}  # fmt: skip
+
+
+def column(task: str) -> str:
+    """The column of a record that has the PSNR of a task."""
+    return "psnr_y" if TASKS[task].metric is metrics.psnr_y else "psnr"
 
 
 # In a run's key; grows when a denoiser begins to give other images.
@@ -47,6 +77,7 @@ class Run:
     settings: Settings | None
     seed: int
     precision: str = "auto"  # of deepred.engine.pick; the machine's own unless named
+    term: str = "l2"  # the data term; "likelihood" for that of the noise's model
 
     def truth(self) -> Tensor:
         """The ground truth, (1, C, H, W); not to be written to."""
@@ -58,6 +89,8 @@ class Run:
         """Height and width of the ground truth, which need not be on this machine."""
         if self.crop is not None:
             return self.crop[2], self.crop[2]
+        if self.dataset == "builtin":
+            return tuple(self.truth().shape[2:])
         (entry,) = datasets.select([f"{self.dataset}/{self.image}"])
         return entry.height - entry.height % self.factor, entry.width - entry.width % self.factor
 
@@ -73,7 +106,33 @@ class Run:
             return Downsample(self.factor)
         if self.task == "deblur":
             return Blur.uniform() if self.setting == "uniform" else Blur.gaussian()
+        if self.task == "inpaint":
+            return _mask(self.dataset, self.image, os.environ.get("DEEPRED_DATA"))
+        if self.task == "tomography":
+            return Radon.views(self.shape[0], int(self.setting.split()[0]))
         return Identity()
+
+    @property
+    def model(self) -> likelihoods.Model | None:
+        """The model of the noise of task "noise", None in the others."""
+        if self.task != "noise":
+            return None
+        name, value = self.setting.split()
+        return _MODELS[name](float(value))
+
+    def level(self, y: Tensor) -> float | None:
+        """The noise level that the solver is told; of a model, that which y has on average."""
+        if self.model is None:
+            return self.sigma or None
+        return float(self.model.deviation(y).square().mean().sqrt())
+
+    def start(self, y: Tensor) -> Tensor:
+        """The measurement as an image of the truth's size, to look at and to compare with."""
+        if self.task == "sr":
+            return resize.bicubic(y, self.factor)
+        if self.task == "tomography":
+            return self.H.fbp(y).clamp(0, 1)
+        return y
 
     def measurement(self, truth: Tensor) -> Tensor:
         """The degraded image; the noise depends on the seed alone.
@@ -83,7 +142,11 @@ class Run:
         """
         if self.task == "sr":
             return resize.shrink(truth, self.factor)
+        if self.model is not None:
+            return self.model.sample(truth, self.seed)
         with Engine(threads=1).session():
+            if self.task == "tomography":  # a sinogram has no range to be clipped to
+                return degrade(truth, self.H, self.sigma, self.seed, clip=False)
             return degrade(truth, self.H, self.sigma, self.seed)
 
     def key(self, truth: Tensor, precision: str = "float32") -> str:
@@ -100,6 +163,8 @@ class Run:
             told.append(self.precision)
         elif precision != "float32":
             told.append(precision)
+        if self.term != "l2":
+            told.append(self.term)
         denoiser = "bm3d" if self.method == "cbm3d" else self.settings and self.settings.denoiser
         told += _DENOISER_VERSIONS.get(denoiser, [])
         digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
@@ -127,19 +192,25 @@ def _truth(dataset: str, image: str, crop, factor: int, where: str | None) -> Te
     return resize.centre_crop(picture, factor)
 
 
+@lru_cache
+def _mask(dataset: str, image: str, where: str | None) -> Inpaint:
+    return Inpaint.of(datasets.load(dataset, f"{image}_mask").image[0, 0] > 0.5)
+
+
 def make(experiment, profile, task, setting, dataset, image, crop, method, name, changes, seed):
     """A run by its preset's name, with `changes` of the settings."""
     settings = None
     if method not in DIRECT:
-        settings = preset(name, task, method, setting)
+        # Other noise has the settings of Gaussian noise, and any number of views those of any.
+        like = {"noise": ("denoise", None), "tomography": (task, None)}.get(task, (task, setting))
+        settings = preset(name, like[0], method, like[1])
         if method == "red":  # no network to make smaller, and few iterations as it is
             changes = {}
         settings = settings.replace(**changes)
-    sigma = {"denoise": 25 / 255, "sr": 0.0, "deblur": math.sqrt(2) / 255}[task]
     return Run(
         profile=profile, experiment=experiment, task=task, setting=setting, dataset=dataset,
-        image=image, crop=crop, sigma=sigma, method=method, preset=name, settings=settings,
-        seed=seed,
+        image=image, crop=crop, sigma=TASKS[task].sigma, method=method, preset=name,
+        settings=settings, seed=seed,
     )  # fmt: skip
 
 

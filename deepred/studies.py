@@ -271,6 +271,87 @@ def sensitivity(seeds: tuple[int, ...]) -> list[Run]:
     ]
 
 
+_SOLVERS = ("red", "dip", "deepred")
+
+
+def inpainting(seeds: tuple[int, ...]) -> list[Run]:
+    """The DIP authors' two pictures with their masks: text over a vase, a library with holes."""
+    changes = dict(channels=16, iterations=1500)
+    return [
+        make(
+            "inpainting", "paper", "inpaint", "mask", "inpainting", image, None, method,
+            "" if method == "masked" else "fast", changes, seed,
+        )
+        for seed in seeds
+        for image in ("vase", "library")
+        for method in ("masked", *_SOLVERS)
+    ]  # fmt: skip
+
+
+def tomography(seeds: tuple[int, ...]) -> list[Run]:
+    """Shepp and Logan's phantom from 30 views over 180 degrees, three seeds."""
+    return [
+        make(
+            "tomography", "paper", "tomography", "30 views", "builtin", "shepp-logan", None, method,
+            "fast" if method in _SOLVERS else "", {}, seed,
+        )
+        for seed in dict.fromkeys((*seeds, 0, 1, 2))
+        for method in ("fbp", "tv", *_SOLVERS)
+    ]  # fmt: skip
+
+
+NOISES = ("poisson 10", "laplace 0.1", "gamma 10")
+
+
+def noise(seeds: tuple[int, ...]) -> list[Run]:
+    """Other noise (Section 2.1): its own likelihood against the L2 term, DIP and DeepRED.
+
+    The crops of `economy`, preset fast with one run of 1000 iterations.
+    """
+    changes = dict(runs=1, iterations=1000, clipped=False)  # of y, which is not
+    return [
+        replace(
+            make(
+                "noise", "paper", "noise", setting, "builtin", image, crop, method,
+                "" if method == "noisy" else "fast", changes, seed,
+            ),
+            preset="" if method == "noisy" else f"fast, {term}", term=term,
+        )
+        for seed in seeds
+        for setting in NOISES
+        for method, term in [
+            ("noisy", "l2"), *((m, t) for m in ("dip", "deepred") for t in ("l2", "likelihood"))
+        ]
+        for image, crop in ECONOMY_CROPS.items()
+    ]  # fmt: skip
+
+
+ARCHITECTURES = {
+    "skip": {},
+    "decoder": dict(network="decoder", channels=64, scales=4, input_noise=0.0),
+}
+
+
+def architectures(seeds: tuple[int, ...]) -> list[Run]:
+    """DIP's hourglass and the Deep Decoder (footnote 5), alone and with RED: denoising.
+
+    The crops of `economy`, one run of 1500 iterations.
+    """
+    return [
+        replace(
+            make(
+                "architectures", "paper", "denoise", "sigma 25", "builtin", image, crop, method,
+                "fast", dict(runs=1, **changes), seed,
+            ),
+            preset=f"fast, {name}",
+        )
+        for seed in seeds
+        for method in ("dip", "deepred")
+        for name, changes in ARCHITECTURES.items()
+        for image, crop in ECONOMY_CROPS.items()
+    ]  # fmt: skip
+
+
 def _house(experiment: str, presets: tuple[str, ...], iterations: int, seeds) -> list[Run]:
     changes = dict(channels=32, iterations=iterations, runs=1)
     return [
@@ -287,5 +368,6 @@ def _house(experiment: str, presets: tuple[str, ...], iterations: int, seeds) ->
 STUDIES: dict[str, Callable[[tuple[int, ...]], list[Run]]] = {
     "overfitting": overfitting, "endurance": endurance, "narrow": narrow, "economy": economy,
     "precision": precision, "stopping": stopping, "deviations": deviations,
-    "sensitivity": sensitivity,
+    "sensitivity": sensitivity, "inpainting": inpainting, "tomography": tomography, "noise": noise,
+    "architectures": architectures,
 }  # fmt: skip

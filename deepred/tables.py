@@ -16,11 +16,13 @@ import pandas as pd
 from . import bench
 from .experiments import TABLE_4_QUOTED, TABLES, Table, printed
 from .files import replacing
+from .runs import column as metric_column
 from .settings import SETTINGS, Settings, preset
 from .studies import ECONOMY, ECONOMY_CROPS, PRECISIONS, STOPPING
 
 NAMES = {
     "noisy": "noisy", "blurred": "blurred", "bicubic": "bicubic", "nlm": "NLM", "cbm3d": "CBM3D",
+    "masked": "masked", "fbp": "FBP", "tv": "TV",
     "red": "RED", "dip": "DIP", "dip-tv": "DIP-TV", "deepred": "DeepRED",
 }  # fmt: skip
 _ORDER = {name: i for i, name in enumerate(NAMES)}
@@ -90,7 +92,7 @@ def beside(table: Table, setting: str, runs: pd.DataFrame) -> pd.DataFrame:
     ``spread``, the standard deviation over the seeds, NaN for one; ``seeds``; ``paper`` [dB], NaN
     where it prints none; ``difference``. Quoted rows have no preset and nothing of ours.
     """
-    column = "psnr" if table.task == "denoise" else "psnr_y"
+    column = metric_column(table.task)
     runs = runs[(runs["task"] == table.task) & (runs["setting"] == setting)]
     runs = runs[runs["image"].isin(table.images)].assign(preset=runs["preset"].fillna(""))
     rows = []
@@ -229,7 +231,7 @@ def averaging(runs: pd.DataFrame) -> pd.DataFrame:
     runs = runs[runs["method"].isin(["dip", "dip-tv", "deepred"])]
     rows = []
     for (method, name), group in runs.groupby(["method", "preset"]):
-        column = "psnr" if group["task"].iloc[0] == "denoise" else "psnr_y"
+        column = metric_column(group["task"].iloc[0])
         rows.append(
             {
                 "method": NAMES[method] + f", {name}",
@@ -256,7 +258,7 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
     for (task, setting, method, name), group in runs.groupby(
         ["task", "setting", "method", "preset"]
     ):
-        column = "psnr" if task == "denoise" else "psnr_y"
+        column = metric_column(task)
         each = group.groupby("image")[[column, "snr", "ssim", "seconds"]].mean().mean()
         seeds = group.pivot_table(index="seed", columns="image", values=column)
         spread = seeds.mean(axis=1, skipna=False).std()  # of the mean over the images
@@ -347,7 +349,7 @@ def economy(
     curves : what was measured along the run of a key, as `deepred.store.read_curves`.
     timing : the rows "economy" of `deepred.bench.run`.
     """
-    variants, metric = ECONOMY[task], "psnr" if task == "denoise" else "psnr_y"
+    variants, metric = ECONOMY[task], metric_column(task)
     runs = runs[(runs["experiment"] == "economy") & (runs["task"] == task)]
     seconds = {(row["task"], row["preset"]): row for row in timing}
     by_label = {label: runs[runs["preset"] == label].set_index("image") for label in variants}
@@ -404,7 +406,7 @@ def economy_lines(
         first = pd.concat([curve[curve["run"] == 0] for curve in each])
         mean = first.groupby("iteration", as_index=False)["psnr"].mean()
         operations = bench.work(side, settings)[0]
-        end = found["psnr" if task == "denoise" else "psnr_y"].mean()
+        end = found[metric_column(task)].mean()
         total = operations * settings.iterations * settings.runs
         lines[label] = mean.assign(work=operations * mean["iteration"]), (total, end)
     return lines
