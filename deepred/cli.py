@@ -12,9 +12,11 @@ from pathlib import Path
 
 from . import __version__
 from .errors import DivergedError, InputError
-from .settings import METHODS, PRESETS, TASKS
+from .settings import METHODS, PRESETS
 
 KERNELS = ("uniform9", "gauss25")
+TASKS = ("denoise", "sr", "deblur", "inpaint")
+DENOISERS = ("nlm", "bm3d", "tv", "wavelet", "bilateral", "median")
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +64,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--sigma", type=_positive, metavar="25", help="noise level of 255; estimated if needed")
     add("--scale", type=int, choices=(2, 3, 4, 8), help="of --task sr, default 4")
     add("--kernel", metavar="|".join(KERNELS) + "|FILE", help="of --task deblur")
+    text = "of --task inpaint: an image, white where a pixel is to stay, or .npy of 0 and 1"
+    add("--mask", metavar="FILE", help=text)
     add("--method", choices=METHODS, default="deepred")
-    add("--denoiser", choices=("nlm", "bm3d", "tv"), help="f of RED; the preset's if absent")
+    add("--denoiser", choices=DENOISERS, help="f of RED; the preset's if absent")
     add("--preset", choices=PRESETS, default="fast")
     add("--iterations", type=_whole, metavar="N", help="of each run; the preset's if absent")
     add("--seed", type=_natural, default=0, metavar="N")
@@ -169,6 +173,8 @@ def _restore(options) -> int:
     y = picture.image
     if options.task == "deblur":
         _check_kernel(H, y)
+    if options.task == "inpaint":
+        y = _masked(options, H, y)
     engine.pick(options.device, options.precision)  # refused now, before anything is estimated
     sigma = None if options.sigma is None else options.sigma / 255
     dip = options.method.startswith("dip")
@@ -199,6 +205,8 @@ def _restore(options) -> int:
             checkpoint=output.with_name(f".{output.name}.checkpoint"),
         )  # fmt: skip
     image = H.crop(result.image) if hasattr(H, "crop") else result.image
+    if options.task == "inpaint":  # what is seen stays as it is
+        image = image.cpu().where(H.mask(y) == 0, y)
     alpha = images.resized_alpha(picture.alpha, tuple(image.shape[2:]))
     images.write(output, images.Picture(image, picture.bits, alpha, picture.profile))
     print(
@@ -210,11 +218,12 @@ def _restore(options) -> int:
 
 def _operator(options):
     """H of the task, and the row of Table 1 whose settings it takes."""
-    from .operators import Downsample, Framed, Identity, read_kernel
+    from .operators import Downsample, Framed, Identity, read_kernel, read_mask
 
     for task, option, value in [
         ("sr", "--scale", options.scale),
         ("deblur", "--kernel", options.kernel),
+        ("inpaint", "--mask", options.mask),
     ]:
         if value is not None and options.task != task:
             raise InputError(f"{option} belongs to --task {task}, not {options.task}")
@@ -226,7 +235,19 @@ def _operator(options):
             raise InputError(f"--task deblur needs --kernel {'|'.join(KERNELS)}|FILE")
         setting = "gaussian" if options.kernel == "gauss25" else "uniform"
         return Framed.of(read_kernel(options.kernel)), setting
+    if options.task == "inpaint":
+        if options.mask is None:
+            raise InputError("--task inpaint needs --mask FILE, white where a pixel is to stay")
+        return read_mask(options.mask), None
     return Identity(), None
+
+
+def _masked(options, H, y):
+    """The measurement: the picture where the mask is white."""
+    try:
+        return H(y)
+    except InputError as error:
+        raise InputError(f"mask {options.mask}: {error}") from None
 
 
 def _check_kernel(H, y) -> None:

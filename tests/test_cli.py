@@ -245,6 +245,50 @@ def test_deblurring_keeps_the_size(noisy_png, tmp_path, small_network, kernel, m
     assert images.read(output).image.shape == (1, 3, 48, 32)
 
 
+@pytest.mark.parametrize("method", ["deepred", "dip", "red"])
+@pytest.mark.parametrize("kind", ["mask.png", "mask.npy"])
+def test_inpainting_fills_what_the_mask_leaves_out(
+    noisy_png, tmp_path, small_network, method, kind
+):
+    """And keeps the rest to the last bit; what lies under the mask has no part."""
+    seen = np.ones((48, 32), bool)
+    seen[10:20, 5:15] = False
+    mask = tmp_path / kind
+    np.save(mask, seen) if kind == "mask.npy" else make(
+        mask, 255 * seen.astype(np.uint8)[..., None]
+    )
+    options = ["--task", "inpaint", "--mask", mask, "--method", method, "--iterations", 2]
+    before = images.read(noisy_png).image
+    spoilt_png = make(tmp_path / "spoilt.png", np.array(Image.open(noisy_png)) * seen[..., None])
+    filled = []
+    for i, path in enumerate((noisy_png, spoilt_png)):
+        output = tmp_path / f"out{i}.png"
+        assert call("restore", path, "-o", output, *options) == 0
+        filled.append(images.read(output).image)
+    assert torch.equal(filled[0], filled[1])
+    assert torch.equal(filled[0][0][:, seen], before[0][:, seen])
+    assert not torch.equal(filled[0][0][:, ~seen], before[0][:, ~seen])
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("other size", "mask of 32x32 with 1 channel(s) does not fit an image of 32x48 with 3"),
+        ("black", "must leave something to see"), ("missing", "no such file"),
+    ],
+)  # fmt: skip
+def test_masks_that_do_not_fit_are_refused(noisy_png, tmp_path, capsys, kind, told):
+    mask = tmp_path / "mask.png"
+    if kind != "missing":
+        side = 32 if kind == "other size" else 48
+        make(mask, np.full((side, 32, 1), 0 if kind == "black" else 255, np.uint8))
+    before = names(tmp_path)
+    output = tmp_path / "out.png"
+    code = call("restore", noisy_png, "-o", output, "--task", "inpaint", "--mask", mask)
+    assert_refused(code, capsys.readouterr(), told)
+    assert names(tmp_path) == before
+
+
 # What it refuses ----------------------------------------------------------------------------------
 
 # Options of a restore that is good but for them, and what the one line must say.
@@ -269,7 +313,11 @@ BAD_OPTIONS = {
     "--task deblur": "needs --kernel uniform9|gauss25|FILE",
     "--task deblur --kernel nowhere.png": "kernel nowhere.png: no such file",
     "--method bm3d": "--method",
-    "--denoiser median": "--denoiser",
+    "--denoiser mean": "--denoiser",
+    "--task inpaint": "--task inpaint needs --mask FILE, white where a pixel is to stay",
+    "--mask nowhere.png": "--mask belongs to --task inpaint, not denoise",
+    "--task inpaint --mask nowhere.png": "nowhere.png: no such file",
+    "--task tomography": "--task",
     "--device tpu": "--device",
     "--profile quick": "--profile",
     "second.png": "second.png",
