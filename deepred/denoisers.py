@@ -9,6 +9,7 @@ on the CPU, and has a second form in torch for the GPU.
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from collections.abc import Callable
@@ -210,15 +211,15 @@ def median(x: Tensor, sigma: float = 0.0) -> Tensor:
 def learned(module: nn.Module) -> Callable[[Tensor, float], Tensor]:
     """A denoiser of a torch module called as module(x, sigma): deepinv's all are, or one's own.
 
-    In evaluation mode, without gradients, moved to the image's device and precision. Weights are
-    the caller's: nothing is downloaded here.
+    A copy of it, in evaluation mode, without gradients, on the image's device and in its precision.
+    Weights are the caller's, as they are now: nothing is downloaded here.
 
     Raises
     ------
     InputError
         When called, if the module does not take the image's channels or returns another shape.
     """
-    module.eval()
+    module = copy.deepcopy(module).eval()
 
     @torch.no_grad()
     def denoise(x: Tensor, sigma: float) -> Tensor:

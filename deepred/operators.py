@@ -277,7 +277,7 @@ class Inpaint:
     @classmethod
     def of(cls, mask: np.ndarray | Tensor) -> Inpaint:
         """With the mask of an array (H, W) or (C, H, W), 1 or True where a pixel is seen."""
-        mask = np.asarray(mask)
+        mask = np.asarray(mask.detach().cpu() if isinstance(mask, Tensor) else mask)
         if mask.ndim not in (2, 3) or not np.isin(mask, (0, 1)).all():
             raise InputError("a mask must be an array (H, W) or (C, H, W) of zeros and ones")
         mask = mask[None] if mask.ndim == 2 else mask
@@ -339,14 +339,29 @@ class Composed:
 
 @dataclass(frozen=True)
 class Scaled:
-    """y = factor * operator(x), so that ||H|| is about 1, say, or in another unit."""
+    """y = factor * operator(x), so that ||H|| is about 1, say, or in another unit.
+
+    Raises
+    ------
+    InputError
+        If the factor is 0 or not finite.
+    """
 
     operator: Callable[[Tensor], Tensor]
     factor: float
 
+    def __post_init__(self) -> None:
+        if not np.isfinite(self.factor) or not self.factor:
+            raise InputError(f"factor must be a finite number other than 0, got {self.factor!r}")
+
     @property
     def task(self) -> str:
         return task_of(self.operator)
+
+    @property
+    def whitener(self) -> Callable[[float], Callable[[Tensor], Tensor]]:
+        """The operator's, where it has one: as its mean is 1, the unit has no part in it."""
+        return self.operator.whitener
 
     def image_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """(C, H, W) of the image, of a measurement's."""
@@ -372,9 +387,18 @@ class Physics:
         return self.physics.A(x)
 
     def image_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        """(C, H, W) of the image, as far as the object tells."""
+        """(C, H, W) of the image: `img_size`, else A^T y's; a measurement's where it has neither.
+
+        Many of deepinv's objects have no `img_size` (Downsampling, Tomography, Decolorize).
+        """
         told = getattr(self.physics, "img_size", None)
-        return tuple(told) if told is not None and len(told) == 3 else tuple(shape)
+        if told is not None and len(told) == 3:
+            return tuple(told)
+        if not hasattr(self.physics, "A_adjoint"):
+            return tuple(shape)
+        buffers = getattr(self.physics, "buffers", tuple)()  # of its precision, where it is
+        like = next((b for b in buffers if b.is_floating_point()), torch.zeros(()))
+        return tuple(self.adjoint(like.new_zeros((1, *shape))).shape[1:])
 
     def adjoint(self, y: Tensor) -> Tensor:
         """A^T y.
@@ -502,13 +526,15 @@ def degrade(
 ) -> Tensor:
     """y = H x + v with white Gaussian noise v of level sigma, clipped to [0, 1] as in the paper.
 
-    The noise is drawn on the CPU in float32 from `seed` alone. Missing pixels have none.
+    The noise is drawn on the CPU in float32 from `seed` alone. The missing pixels of an `Inpaint`
+    have none, scaled or as the outer part of a composition too.
     """
     y = H(x)
     noise = torch.randn(y.shape, generator=torch.Generator().manual_seed(seed))
     y = y + sigma * noise.to(y)
-    last = H.outer if isinstance(H, Composed) else H
-    y = last(y) if isinstance(last, Inpaint) else y
+    while isinstance(H, Composed | Scaled):
+        H = H.outer if isinstance(H, Composed) else H.operator
+    y = H(y) if isinstance(H, Inpaint) else y
     return y.clamp(0, 1) if clip else y
 
 

@@ -42,6 +42,9 @@ STYLE = {
     "figure.constrained_layout.use": True,
     "font.size": 10,
     "axes.titlesize": 10,
+    "axes.prop_cycle": mpl.cycler(
+        color=["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
+    ),
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -263,6 +266,85 @@ def against_work(
         handles |= dict(zip(*axis.get_legend_handles_labels()[::-1]))
     if handles:
         figure.legend(handles.values(), handles, loc="outside lower center", ncols=len(handles))
+    return figure
+
+
+def weights_map(maps: Mapping[str, pd.DataFrame], label: str = "PSNR [dB]") -> Figure:
+    """A number for each lambda (rows) and mu (columns), one panel a title, on one colour scale.
+
+    White crosses mark the paper's lambda = mu = .5, the numbers are written in the fields.
+    """
+    figure, axes = plt.subplots(
+        1, len(maps), figsize=(4.6 * len(maps), 3.9), squeeze=False, sharey=True
+    )
+    values = np.concatenate([table.to_numpy(float).ravel() for table in maps.values()])
+    low, high = np.nanmin(values), np.nanmax(values)
+    for axis, (title, table) in zip(axes[0], maps.items()):
+        numbers = table.to_numpy(float)
+        picture = axis.imshow(numbers, cmap="cividis", vmin=low, vmax=high, origin="lower")
+        for (i, j), value in np.ndenumerate(numbers):
+            dark = np.isfinite(value) and value < (low + high) / 2
+            text = f"{value:.1f}" if np.isfinite(value) else "–"
+            axis.text(j, i, text, ha="center", va="center", color="white" if dark else "black",
+                      size=9)  # fmt: skip
+        axis.set_xticks(range(len(table.columns)), [f"{mu:g}" for mu in table.columns])
+        axis.set_yticks(range(len(table.index)), [f"{lam:g}" for lam in table.index])
+        axis.set(title=title, xlabel="μ")
+        axis.grid(False)
+    axes[0, 0].set_ylabel("λ")
+    figure.colorbar(picture, ax=axes, label=label, shrink=0.85)
+    return figure
+
+
+def parameter_lines(
+    lines: Mapping[str, pd.DataFrame], usual: Mapping[str, float], ylabel: str = "PSNR [dB]"
+) -> Figure:
+    """End and best over the values of one parameter a panel, as `comparisons.sensitivity_line`.
+
+    `usual` marks the paper's value of each. Values are set at equal distances.
+    """
+    columns = min(3, len(lines))
+    rows = -(-len(lines) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(3.6 * columns, 2.7 * rows), squeeze=False, sharey=True
+    )
+    for axis in axes.flat[len(lines) :]:
+        axis.set_axis_off()
+    for axis, (title, table) in zip(axes.flat, lines.items()):
+        place = np.arange(len(table))
+        axis.plot(place, table["best"], "--", color=COLOURS["deepred-2"], marker="o", ms=4,
+                  label="best iteration")  # fmt: skip
+        axis.plot(place, table["end"], "-", color=COLOURS["deepred"], marker="o", ms=4,
+                  label="last iteration")  # fmt: skip
+        near = np.isclose(table["value"], usual[title], rtol=0.01)
+        axis.plot(place[near], table["end"][near], "s", ms=9, mfc="none", color="black",
+                  label="the paper's value")  # fmt: skip
+        axis.set_xticks(place, [f"{value:.3g}" for value in table["value"]])
+        axis.set_xlabel(title)
+        if axis in axes[:, 0]:
+            axis.set_ylabel(ylabel)
+    handles, names = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=3)
+    return figure
+
+
+def differences(tables: Mapping[str, pd.DataFrame], xlabel: str = "difference [dB]") -> Figure:
+    """Mean differences and their standard errors, a panel a title, of `comparisons.deviations`."""
+    heights = [len(table) for table in tables.values()]
+    figure, axes = plt.subplots(
+        len(tables), 1, figsize=(7.5, 0.25 * sum(heights) + 0.8 * len(tables)), squeeze=False,
+        height_ratios=heights,
+    )  # fmt: skip
+    for axis, (title, table) in zip(axes[:, 0], tables.items()):
+        place = np.arange(len(table))[::-1]
+        axis.errorbar(table["mean"], place, xerr=table["standard error"].fillna(0), fmt="o",
+                      color=COLOURS["deepred"], ecolor=COLOURS["dip"], capsize=3)  # fmt: skip
+        axis.axvline(0, color="black", lw=0.8)
+        axis.set_yticks(place, table["departure"])
+        axis.set_ylim(-0.6, len(table) - 0.4)
+        axis.set_title(title, loc="left")
+        axis.grid(axis="y", alpha=0.15)
+    axes[-1, 0].set_xlabel(xlabel)
     return figure
 
 

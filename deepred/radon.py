@@ -24,19 +24,21 @@ class Radon:
     turned about the pixel (side // 2, side // 2) with bilinear interpolation and averaged over its
     rows, as by `skimage.transform.radon` (whose sinogram is turned, and `side` times larger: it
     sums). Corners outside the inscribed circle are cut where they leave the square; an image is to
-    be 0 there. The mean keeps the values in [0, 1], and ||H||^2 at about angles / side.
+    be 0 there. The mean keeps the values in [0, 1], and ||H||^2 at about angles / side at most (.9
+    of it for views over 180 degrees): with more views than side, `Scaled(H, (side / angles)**0.5)`
+    is for methods that want ||H|| to be at most about 1.
 
     The weights are one sparse matrix, about 4 side^2 numbers an angle: the adjoint is exact.
 
     Parameters
     ----------
     side : of the image in pixels, and number of detectors.
-    angles : in degrees, any number in any order.
+    angles : a tuple, in degrees, any number in any order.
 
     Raises
     ------
     InputError
-        If there is no angle, one is not finite, or an image is not of that size.
+        If there is no angle, one is no finite number, or an image is not of that size.
     """
 
     task: ClassVar = "tomography"
@@ -47,8 +49,12 @@ class Radon:
     def __post_init__(self) -> None:
         if not isinstance(self.side, int) or isinstance(self.side, bool) or self.side < 2:
             raise InputError(f"side must be a whole number of at least 2, got {self.side!r}")
-        if not self.angles or not np.isfinite(self.angles).all():
-            raise InputError("angles must be one or more finite numbers, in degrees")
+        try:
+            usable = isinstance(self.angles, tuple) and np.isfinite(self.angles).all()
+        except (TypeError, ValueError):  # no numbers, or tuples of them
+            usable = False
+        if not usable or not self.angles:  # an array or a list could not be hashed
+            raise InputError("angles must be a tuple of one or more finite numbers, in degrees")
 
     @classmethod
     def views(cls, side: int, count: int, span: float = 180.0) -> Radon:
@@ -56,9 +62,9 @@ class Radon:
 
         Fewer than side views, or a span below 180 (limited angle), leave the image undetermined.
         """
-        if count < 1:
-            raise InputError(f"the number of views must be at least 1, got {count}")
-        return cls(side, tuple(float(k) * span / count for k in range(count)))
+        if not count >= 1 or count % 1:
+            raise InputError(f"the number of views must be at least 1 and whole, got {count}")
+        return cls(side, tuple(float(k) * span / count for k in range(int(count))))
 
     def image_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """(C, H, W) of the image, of a sinogram's."""
@@ -77,7 +83,8 @@ class Radon:
     def fbp(self, y: Tensor, filter_name: str = "ramp") -> Tensor:
         """Filtered back-projection of a sinogram (N, C, angles, side), by `skimage`'s iradon.
 
-        0 outside the inscribed circle, (N, C, side, side); it need not stay in [0, 1].
+        0 outside the inscribed circle, (N, C, side, side); it need not stay in [0, 1]. Every view
+        counts for 180 / views degrees, as there: right for equal steps over 180.
         """
         self._check("sinogram", y, (len(self.angles), self.side))
         planes = self.side * y.detach().cpu().numpy().reshape(-1, *y.shape[2:])

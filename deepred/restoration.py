@@ -100,19 +100,22 @@ def restore(
     Parameters
     ----------
     y : measurement; for denoising the noisy image, (1, C, H, W) in [0, 1].
-    H : operator, image -> measurement; None is the identity (denoising).
+    H : operator, image -> measurement; None is the identity (denoising). One of
+        `deepred.operators` or `deepred.radon`, any callable that torch can differentiate, or a
+        physics object of deepinv, which is taken without its noise.
     method : "deepred", "dip" (the same loop with lam = mu = 0), "dip-tv" (DIP with the total
         variation of its output) or "red" (no network).
     denoiser : a name ("nlm", "bm3d", "tv") or a callable f(x, sigma); the settings' unless given.
-    settings : preset `fast` of the task unless given: super-resolution for a `Downsample`,
-        deblurring for a `Blur` or `Framed`, else denoising.
+    settings : preset `fast` of the task unless given: that which H names (`H.task`), else
+        denoising.
     sigma : noise level of y in image units. Where the settings need it (the controller, and RED
         alone for denoising) and it is not given, it is estimated with scikit-image.
     seed : run r uses 1000 seed + r for theta, z and the noise on z.
     device : "auto" (CUDA where there is one), "cpu" or "cuda".
     engine : how it is computed, from `deepred.engine.pick`; instead of `device`.
-    shape : (C, H, W) of the image; unless given y's, larger for a `Downsample` and a `Framed`.
-    network : makes a fresh module z -> image with an attribute `input_shape`; DIP's unless given.
+    shape : (C, H, W) of the image; unless given what H tells (`H.image_shape`), else y's.
+    network : makes a fresh module z -> image with an attribute `input_shape`; the settings' unless
+        given.
     callback : called with every state; what it returns is added to the history.
     checkpoint : file to save to now and then and on Ctrl-C, and to continue from. One that
         belongs to other input or settings is refused. Removed at the end.
@@ -242,6 +245,8 @@ class _Job:
         likelihood = problem.likelihood
         if likelihood is not None and method == "red":
             raise InputError("method 'red' is for Gaussian noise: it takes no likelihood")
+        if method == "red" and not hasattr(H, "adjoint"):
+            raise InputError("method 'red' needs an H with an adjoint: H.adjoint(y)")
         if settings is not None:
             growth = settings.growth and not hasattr(likelihood, "deviation")
             needs_sigma = growth or settings.x_start == "denoised"
@@ -255,6 +260,8 @@ class _Job:
             settings = preset("fast", task_of(H), method, sigma=sigma or 0.0)
             if self.shape != tuple(y.shape[1:]):
                 settings = settings.replace(x_start="zeros")
+            if not hasattr(H, "whitener"):  # a composed blur, say
+                settings = settings.replace(precondition=0.0)
             if likelihood is not None:
                 settings = settings.replace(precondition=0.0)
                 if not hasattr(likelihood, "deviation"):

@@ -112,7 +112,8 @@ class ADMM:
             raise InputError("these settings need a denoiser f(x, sigma)")
         if settings.precondition and not hasattr(H, "whitener"):
             raise InputError(
-                "settings.precondition needs an operator with a whitener: Blur, Framed, Downsample"
+                "settings.precondition needs an operator with a whitener: "
+                "Blur, Framed, Downsample, Radon"
             )
         if settings.precondition and likelihood is not None:
             raise InputError(

@@ -31,6 +31,7 @@ from .engine import Engine
 from .errors import InputError
 from .files import WriteError, replacing
 from .images import Picture, write
+from .studies import ENDS_ALONE
 
 if TYPE_CHECKING:  # imported where tables are made: a node that only computes does without
     import pandas as pd
@@ -144,7 +145,8 @@ class Store:
 
         `keep` leaves what the folder holds already, but for runs that are computed anew: results of
         several machines come together so. `images` copies the restored images to images/KEY.png.
-        Curves and images of runs that are no longer in runs.csv go.
+        Curves and images of runs that are no longer in runs.csv go. Of studies that are shown by
+        their ends alone (`studies.ENDS_ALONE`) there are no curves.
         """
         import pandas as pd
 
@@ -159,13 +161,17 @@ class Store:
         for name in ("curves", "images") if images else ("curves",):
             self._make(folder / name)
             for record in records:
+                if name == "curves" and record["experiment"] in ENDS_ALONE:
+                    continue
                 for source in (self.folder / name).glob(f"{record['key']}.*"):
                     with replacing(folder / name / source.name) as temporary:
                         shutil.copyfile(source, temporary)
         with replacing(folder / "runs.csv") as temporary:
             runs.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+        with_curve = ~runs["experiment"].isin(ENDS_ALONE)
+        wanted = {"images": set(runs["key"]), "curves": set(runs["key"][with_curve])}
         for path in [*folder.glob("curves/*.csv"), *folder.glob("images/*.png")]:
-            if path.stem not in set(runs["key"]):
+            if path.stem not in wanted[path.parent.name]:
                 path.unlink()
 
     @staticmethod

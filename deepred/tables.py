@@ -26,7 +26,10 @@ NAMES = {
     "red": "RED", "dip": "DIP", "dip-tv": "DIP-TV", "deepred": "DeepRED",
 }  # fmt: skip
 _ORDER = {name: i for i, name in enumerate(NAMES)}
-_DENOISERS = {"nlm": "NLM", "bm3d": "BM3D", "tv": "TV"}
+_DENOISERS = {
+    "nlm": "NLM", "bm3d": "BM3D", "tv": "TV", "wavelet": "wavelet", "bilateral": "bilateral",
+    "median": "median",
+}  # fmt: skip
 
 
 def markdown(table: pd.DataFrame, missing: str = "missing") -> str:

@@ -279,10 +279,12 @@ class Residual(nn.Module):
 
 def test_a_network_serves_as_a_denoiser_in_deepred(noisy):
     torch.manual_seed(0)
-    f = denoisers.learned(Residual())
+    module = Residual()
+    f = denoisers.learned(module)
     fx = f(noisy, SIGMA)
     assert torch.equal(fx, f(noisy, SIGMA)) and not fx.requires_grad
     assert f(noisy.double(), SIGMA).dtype == torch.float64
+    assert module.training and next(module.parameters()).dtype == torch.float32  # the caller's own
     settings = preset("fast").replace(channels=4, scales=2, iterations=12, runs=1)
     result = restore(noisy, denoiser=f, settings=settings, sigma=SIGMA, device="cpu")
     plain = restore(noisy, settings=settings, sigma=SIGMA, device="cpu")

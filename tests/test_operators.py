@@ -14,7 +14,18 @@ from scipy import ndimage, signal
 
 from deepred import datasets, experiments, metrics
 from deepred.errors import InputError
-from deepred.operators import Blur, Downsample, Framed, Identity, degrade, read_kernel
+from deepred.operators import (
+    Blur,
+    Composed,
+    Downsample,
+    Framed,
+    Identity,
+    Inpaint,
+    Scaled,
+    degrade,
+    read_kernel,
+    read_mask,
+)
 
 ASYMMETRIC = np.random.default_rng(0).normal(0.2, 1, (4, 7))
 ODD = np.random.default_rng(1).normal(0.2, 1, (3, 5))
@@ -334,6 +345,61 @@ def test_without_noise_a_measurement_is_the_operator_clipped():
     assert H(x).min() < 0 and H(x).max() > 1
     assert torch.equal(degrade(x, H, 0.0, seed=0), H(x).clamp(0, 1))
     assert torch.equal(degrade(x, H, 0.0, seed=0, clip=False), H(x))
+
+
+MASK = np.random.default_rng(3).random((12, 12)) < 0.5
+HOLES = {
+    "alone": Inpaint.of(MASK),
+    "scaled": Scaled(Inpaint.of(MASK), 0.5),
+    "outer": Composed(Inpaint.of(MASK), Blur.uniform(3)),
+    "outer, scaled": Composed(Scaled(Inpaint.of(MASK), 0.5), Blur.uniform(3)),
+    "composed, scaled": Scaled(Composed(Inpaint.of(MASK), Blur.uniform(3)), 0.5),
+    "nested": Composed(Composed(Inpaint.of(MASK), Identity()), Blur.uniform(3)),
+}
+
+
+@pytest.mark.parametrize("H", HOLES.values(), ids=HOLES)
+@pytest.mark.parametrize("clip", [True, False])
+def test_nothing_is_measured_where_a_pixel_is_missing(H, clip):
+    x, seen = random(1, 3, 12, 12), torch.from_numpy(MASK)
+    y = degrade(x, H, 0.1, seed=0, clip=clip)
+    assert (y[..., ~seen] == 0).all()
+    factor = 0.5 if "0.5" in repr(H) else 1.0
+    clean = (Blur.uniform(3)(x) if "Blur" in repr(H) else x) * factor
+    expected = degrade(clean, Identity(), 0.1, seed=0, clip=clip)  # the noise is not scaled
+    torch.testing.assert_close(y[..., seen], expected[..., seen], **EXACT)
+
+
+def test_a_hole_before_a_blur_is_filled_by_it_and_measured_with_noise():
+    y = degrade(random(1, 3, 12, 12), Composed(Blur.uniform(3), HOLES["alone"]), 0.1, seed=0)
+    assert (y[..., ~torch.from_numpy(MASK)] != 0).any()
+
+
+def test_a_mask_may_come_from_what_is_being_differentiated():
+    mask = torch.from_numpy(MASK).double().requires_grad_()
+    assert Inpaint.of(mask) == HOLES["alone"]
+
+
+@pytest.mark.parametrize(("name", "seen"), [("vase", 0.9726), ("library", 0.8137)])
+def test_the_masks_of_the_inpainting_images(paper_images, name, seen):
+    image = datasets.load("inpainting", name).image
+    H = read_mask(paper_images / "inpainting" / f"{name}_mask.png")
+    assert H.shape == (1, *image.shape[2:])  # one for all channels
+    assert H.seen == pytest.approx(seen, abs=5e-5)  # counted once; white is seen, as most of it is
+    assert torch.equal(H(image), image * datasets.load("inpainting", f"{name}_mask").image)
+
+
+def test_scaling_changes_the_unit_and_not_the_whitener():
+    """W has mean 1: ||W (Hx - y)||^2 in another unit is the same but for that unit's square."""
+    blur, x = BLURS["gaussian"], random(1, 3, 9, 8)
+    assert torch.equal(Scaled(blur, 0.1).whitener(0.01)(x), blur.whitener(0.01)(x))
+    assert not hasattr(Scaled(Identity(), 0.1), "whitener")  # the solver asks for it in this way
+
+
+@pytest.mark.parametrize("factor", [0, 0.0, np.nan, np.inf])
+def test_factors_that_are_no_unit_are_refused(factor):
+    with pytest.raises(InputError, match="factor must be a finite number other than 0"):
+        Scaled(Identity(), factor)
 
 
 def test_noise_depends_on_the_seed_alone():

@@ -11,7 +11,7 @@ from skimage.data import shepp_logan_phantom
 from skimage.restoration import denoise_tv_chambolle
 from skimage.transform import iradon, radon, resize
 
-from deepred import baselines, denoisers, images, metrics, preset, restore
+from deepred import baselines, denoisers, images, metrics, preset, restoration, restore
 from deepred.errors import InputError
 from deepred.operators import (
     Blur,
@@ -349,3 +349,16 @@ def test_deepinvs_own_physics_and_denoiser():
     s = preset("fast").replace(channels=4, scales=2, iterations=3, runs=1, growth=0.0)
     result = restore(H(x), physics, denoiser=denoisers.median, settings=s, device="cpu")
     assert torch.isfinite(result.image).all()
+
+
+def test_default_settings_do_without_a_whitener():
+    """A composition has none: the preset's preconditioned data term is left out."""
+    y = torch.rand(1, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+    H = Composed(Blur.uniform(3), Blur.uniform(3))
+    assert restoration._Job(restoration.Problem(y, H)).settings.precondition == 0
+    assert restoration._Job(restoration.Problem(y, Blur.uniform(3))).settings.precondition > 0
+
+
+def test_red_alone_needs_an_adjoint():
+    with pytest.raises(InputError, match="method 'red' needs an H with an adjoint"):
+        restore(torch.rand(1, 3, 24, 24), lambda x: x, method="red", sigma=0.1, device="cpu")

@@ -1,0 +1,298 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Section 3: DeepRED, from Eq. (4) to Algorithm 1
+#
+# **Goals.** Follow the derivation of the algorithm, each equation beside the line of code that computes
+# it. Write the whole of it by hand, in a dozen lines, and see that it is what the package does. Know
+# which of its parameters matter.
+#
+# **The claim.** The prior of an untrained network and the prior of a denoiser can be had at once,
+# without differentiating the denoiser, by ADMM; and "a tendency for a consistent descent and a
+# convergence are obtained empirically" (Section 3.2). Table 1 has the parameters; how sensitive the
+# result is to them the paper does not say.
+#
+# **Time.** The live parts take about half a minute; the maps at the end are of stored results.
+
+# %% tags=["parameters"]
+profile = "quick"
+images = None
+seeds = None
+iterations = None
+device = "auto"
+results = "../data/results"
+figures = ""
+
+# %%
+from deepred import notebook
+
+p = notebook.parameters(globals())
+
+# %%
+from functools import partial
+
+import matplotlib.pyplot as plt
+import torch
+
+import deepred
+from deepred import comparisons, metrics, plots, red, restoration, store
+from deepred.denoisers import nlm
+from deepred.operators import Blur, Identity, degrade
+
+plots.use_style()
+
+# %% [markdown]
+# ## The objective
+#
+# Put DIP's network into Eq. (1) and RED's $\rho$ beside it, and keep the two apart by a constraint:
+#
+# $$\min_{x,\Theta}\; \tfrac12 \lVert \mathbf{H}\mathcal{T}_\Theta(z) - y\rVert_2^2 + \tfrac\lambda2\,
+#   x^T\big(x - f(x)\big) \quad\text{s.t.}\quad x = \mathcal{T}_\Theta(z). \tag{4}$$
+#
+# Why have an $x$ at all, if it is to equal the network's output? So that the two terms can be treated
+# apart: the network needs gradients, the denoiser can only be called. (What happens without $x$ is in
+# notebook [03](03_red.ipynb).)
+#
+# ## Multipliers
+#
+# The augmented Lagrangian adds a multiplier $u$, one number a pixel, for the constraint, and a penalty:
+#
+# $$\min_{x,\Theta}\; \tfrac12 \lVert \mathbf{H}\mathcal{T}_\Theta(z) - y\rVert_2^2 + \tfrac\lambda2 x^T(x - f(x))
+#   + \tfrac\mu2 \lVert x - \mathcal{T}_\Theta(z)\rVert_2^2 - \mu u^T (x - \mathcal{T}_\Theta(z)). \tag{5}$$
+#
+# With $\tfrac\mu2\lVert a\rVert^2 - \mu u^T a = \tfrac\mu2\lVert a - u\rVert^2 - \tfrac\mu2\lVert u\rVert^2$ the last two
+# terms become one, $\tfrac\mu2\lVert x - \mathcal{T}_\Theta(z) - u\rVert^2$, which is Eq. (6). (Check it on numbers:)
+
+# %%
+a, u = torch.randn(2, 100, dtype=torch.float64)
+left = 0.5 * a @ a - u @ a
+assert torch.isclose(left, 0.5 * (a - u) @ (a - u) - 0.5 * u @ u)
+
+# %% [markdown]
+# ADMM takes turns: minimise over $\Theta$ with $x$ and $u$ fixed, over $x$ with $\Theta$ and $u$ fixed, then move
+# $u$ by what the constraint is off.
+#
+# ## A small problem to work on
+
+# %%
+image = (p.images or ["builtin/chelsea"])[0]
+seed = (p.seeds or [0])[0]
+x_true = notebook.load(image, 64)
+sigma, H = 25 / 255, Identity()
+y = degrade(x_true, H, sigma, seed)
+settings = deepred.preset("paper").replace(channels=16, runs=1, input_noise=0.0, smoothing=0.0)
+lam, mu = settings.lam, settings.mu
+print(f"λ = {lam}, μ = {mu}, noisy {metrics.psnr(y, x_true):.2f} dB")
+
+# %% [markdown]
+# The network with random weights $\Theta_0$ and its fixed random input $z$:
+
+# %%
+z, T = restoration.initialise(
+    lambda: restoration.untrained((3, 64, 64), settings), settings, 1000 * seed, y
+)
+print("z:", tuple(z.shape), "T(z):", tuple(T(z).shape))
+
+# %% [markdown]
+# ## The Θ-update
+#
+# $$\Theta_{k+1} = \arg\min_\Theta\; \tfrac12 \lVert \mathbf{H}\mathcal{T}_\Theta(z) - y\rVert_2^2 +
+#   \tfrac\mu2\lVert x_k - \mathcal{T}_\Theta(z) - u_k\rVert_2^2 \tag{7}$$
+#
+# is DIP's fit with a second target: the output is to stay near $x_k - u_k$, which the denoiser has seen.
+# Nobody solves it: one step of Adam on it an iteration is what the authors' code takes, and what we do.
+
+# %%
+adam = torch.optim.Adam(T.parameters(), settings.learning_rate, fused=True)
+
+
+def theta_update(x, u):
+    """One step on Eq. (7); returns the new T(z)."""
+    Tz = T(z)
+    loss = 0.5 * (H(Tz) - y).square().sum() + mu / 2 * (x - Tz - u).square().sum()
+    adam.zero_grad()
+    loss.backward()
+    adam.step()
+    return T(z).detach()
+
+
+# %% [markdown]
+# ## The x-update
+#
+# $$x_{k+1} = \arg\min_x\; \tfrac\lambda2 x^T (x - f(x)) + \tfrac\mu2 \lVert x - \mathcal{T}_\Theta(z) - u\rVert_2^2 \tag{8}$$
+#
+# is RED's problem of denoising $v = \mathcal{T}_\Theta(z) + u$. With $\nabla\rho = x - f(x)$ its derivative is zero
+# where
+#
+# $$\lambda (x - f(x)) + \mu (x - \mathcal{T}_\Theta(z) - u) = 0, \tag{9}$$
+#
+# and taking $f$ of the $x$ before, Eq. (10), gives the fixed-point iteration, a weighted mean:
+#
+# $$x_{j+1} = \frac{1}{\lambda + \mu}\big(\lambda f(x_j) + \mu(\mathcal{T}_\Theta(z) + u)\big). \tag{11}$$
+#
+# In code: `red.fixed_point(fx, T + u, lam, mu)`. The other way is steepest descent on Eq. (8),
+#
+# $$x_{j+1} = x_j - c\,[\lambda (x_j - f(x_j)) + \mu (x_j - \mathcal{T}_\Theta(z) - u)], \tag{12}$$
+#
+# `red.steepest_descent(x, fx, T + u, lam, mu, c)`. With $c = 1/(\lambda+\mu)$ it is Eq. (11).
+
+# %%
+v, fx = torch.rand(2, 1, 3, 8, 8)
+same = red.steepest_descent(torch.zeros_like(v), fx * 0, v, lam, mu, 1 / (lam + mu))
+assert torch.allclose(same, red.fixed_point(fx * 0, v, lam, mu))
+
+# %% [markdown]
+# ## How large may c be?
+#
+# "$c$ should be chosen so as to guarantee a descent", says the paper. If $f$ were linear with eigenvalues
+# $w$ between 0 and 1, each step would multiply the error by $1 - c(\lambda(1 - w) + \mu)$, which stays between
+# $-1$ and 1 as long as $c < 2/(\lambda + \mu)$. Two denoisers on our picture: a Gaussian filter, which is such
+# an $f$, and NLM, which is not linear. Forty steps of Eq. (12) with a fixed $v = y$, and the distance to
+# where Eq. (11) ends:
+
+# %%
+filters = {"Gaussian filter": Blur.gaussian(9, 1.5), "NLM": partial(nlm, sigma=sigma)}
+
+
+def distances(f, c, steps=40):
+    """Root mean square distance to the fixed point after each step of Eq. (12)."""
+    end = y
+    for _ in range(60):
+        end = red.fixed_point(f(end), y, lam, mu)
+    x, found = torch.zeros_like(y), []
+    for _ in range(steps):
+        x = red.steepest_descent(x, f(x), y, lam, mu, c)
+        found.append((x - end).square().mean().sqrt().item())
+    return found
+
+
+# %%
+figure, axes = plt.subplots(1, 2, figsize=(10, 3.3), sharey=True)
+ends = {}
+for axis, (name, f) in zip(axes, filters.items()):
+    found = {share: distances(f, share / (lam + mu)) for share in (0.25, 1, 1.5, 1.9, 2.1, 4.1)}
+    lines = {f"{share:g}/(λ+μ)": (range(1, 41), values) for share, values in found.items()}
+    plots.curves(axis, lines, "distance to the fixed point (RMS)", xlabel="step j")
+    axis.set(yscale="log", title=name, ylim=(1e-6, 30))
+    ends[name] = {share: values[-1] for share, values in found.items()}
+axes[0].get_legend().remove()
+axes[1].set_ylabel("")
+axes[1].legend(title="c", loc="upper left", bbox_to_anchor=(1, 1))
+plots.save(figure, p.figures, "deepred_steps")
+
+# %%
+if p.images is None:
+    assert max(ends["Gaussian filter"][c] for c in (0.25, 1, 1.5, 1.9)) < 0.02
+    assert ends["Gaussian filter"][2.1] > 0.5
+    assert max(ends["NLM"][c] for c in (0.25, 1, 1.5)) < 0.02
+    assert 0.01 < ends["NLM"][2.1] < 0.5 < ends["NLM"][4.1]
+
+# %% [markdown]
+# **What we see.** For the filter the bound is sharp: a little below it the error still shrinks, a little
+# above it explodes. For NLM $c = 1.5/(\lambda+\mu)$ is the fastest of these, and already at 1.9 it does not converge:
+# its Jacobian has other eigenvalues than the theory allows (notebook [03](03_red.ipynb)). But it does not explode
+# either: what has grown large NLM takes for structure and leaves alone, so that only $\mu$ holds it, and the
+# bound becomes $2/\mu$, here $4/(\lambda + \mu)$. The fixed point is the safe choice, and a fast one.
+#
+# ## The u-update, and all of it
+#
+# $$u_{k+1} = u_k - x_{k+1} + \mathcal{T}_{\Theta_{k+1}}(z).$$
+#
+# Algorithm 1 with $J = 1$, $f$ called every ten iterations, is then:
+
+# %%
+count = p.live(60)
+x, u = y.clone(), torch.zeros_like(y)  # x_0 = y, u_0 = 0
+for k in range(1, count + 1):
+    if k == 1 or k % settings.denoise_every == 0:
+        fx = nlm(x, settings.sigma_f)
+    Tz = theta_update(x, u)  # Eq. (7)
+    x = red.fixed_point(fx, Tz + u, lam, mu)  # Eq. (11)
+    u = u - x + Tz
+
+# %% [markdown]
+# The package's solver (`deepred.solver.ADMM`) does this and survives more: lost fits, interruptions, other
+# orders of the updates, several devices. That it is the same algorithm can be seen to the last bit:
+
+# %%
+result = deepred.restore(
+    y, settings=settings.replace(iterations=count), seed=seed, device="cpu"
+)  # fmt: skip
+print("largest difference:", (result.image - x).abs().max().item())
+
+# %%
+assert torch.allclose(result.image, x, atol=1e-6)  # of another number of threads, say
+
+# %% [markdown]
+# ## Which parameters matter
+#
+# Nothing of this says what $\lambda$ and $\mu$ should be. The maps are of denoising at $\sigma = 25$ with preset
+# `paper`, narrowed to 16 channels, one run of 1000 iterations, mean of two crops of 64 × 64 pixels: the PSNR at
+# the end, and at each run's best iteration, which one could not know.
+
+# %%
+stored = store.read_runs(p.stored("paper"))
+maps = {
+    "last iteration": comparisons.sensitivity_map(stored),
+    "best iteration": comparisons.sensitivity_map(stored, "best_psnr"),
+}
+plots.save(plots.weights_map(maps), p.figures, "deepred_weights")
+
+# %%
+end, best = maps.values()
+if end.notna().all(axis=None):
+    assert end.loc[5.0, 0.5] > end.loc[0.05, 0.5] + 0.5  # a heavier prior overfits less
+
+# %% [markdown]
+# And one parameter at a time, $\lambda = \mu = 0.5$:
+
+# %%
+titles = {
+    "sigma_f": "σ_f, of 255", "denoise_every": "denoiser every … iterations",
+    "inner_steps": "J, inner steps", "lag": "lag of f(x), in intervals",
+    "input_noise": "noise on z", "c": "c of Eq. (12)",
+}  # fmt: skip
+lines = {title: comparisons.sensitivity_line(stored, name) for name, title in titles.items()}
+lines["σ_f, of 255"]["value"] *= 255
+usual = {title: getattr(settings, name) for name, title in titles.items()}
+usual |= {"σ_f, of 255": 3, "noise on z": 0.033, "c of Eq. (12)": 1}
+
+# %%
+figure = plots.parameter_lines(lines, usual)
+plots.save(figure, p.figures, "deepred_parameters")
+
+# %% [markdown]
+# WHAT
+#
+# ## Questions
+#
+# 1. For $\mu \to 0$ with $\lambda = 0$, what do the three updates become? And for $\lambda \to \infty$ with $\mu$ fixed?
+# 2. At a fixed point of Algorithm 1, $x = \mathcal{T}_\Theta(z)$. Which equation does $u$ satisfy there, and what is
+#    the gradient of Eq. (7) with respect to the network's output?
+# 3. Replace Adam's one step by ten steps an iteration (`theta_steps=10`) with a tenth of the iterations. Same
+#    number of gradient steps: same picture?
+#
+# <details><summary>Answers</summary>
+#
+# 1. $x = v$, $u_{k+1} = u_k - (\mathcal{T} + u_k) + \mathcal{T} = 0$, and Eq. (7) is DIP's Eq. (2): the package's DIP is this
+#    loop with $\lambda = \mu = 0$. For large $\lambda$, $x = f(x)$: the image is the denoiser's alone, and the network follows.
+# 2. Eq. (9) gives $\lambda(x - f(x)) = \mu u$, so that $u$ is what the denoiser would remove, times $\lambda/\mu$. The
+#    gradient of Eq. (7) is $\mathbf{H}^T(\mathbf{H}\mathcal{T} - y) + \mu (\mathcal{T} - x + u) = \mathbf{H}^T(\mathbf{H}x - y) + \lambda (x - f(x))$:
+#    RED's equation, with the network's image for $x$.
+# 3. Not the same: between two x-updates the network follows $y$ ten times as long. It costs the same, since the
+#    time is the network's.
+# </details>
+#
+# ## Further reading
+#
+# - The paper, Sections 3.1 and 3.2: [arXiv:1903.10176](https://arxiv.org/abs/1903.10176).
+# - S. Boyd, N. Parikh, E. Chu, B. Peleato and J. Eckstein, *Distributed optimization and statistical learning via
+#   the alternating direction method of multipliers*, Foundations and Trends in Machine Learning 3, 2011.
+# - J. Liu, Y. Sun, X. Xu and U. S. Kamilov, *Image restoration using total variation regularized deep image
+#   prior*, ICASSP 2019, [arXiv:1810.12864](https://arxiv.org/abs/1810.12864).
