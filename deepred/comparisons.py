@@ -114,6 +114,14 @@ def methods(runs: pd.DataFrame, experiment: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
+def tables(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """All of the above by file name, from the runs of runs.csv."""
+    found = {name: methods(runs, name) for name in ("inpainting", "tomography")}
+    found["noise"] = noise(of(runs, "noise"))
+    found["architectures"] = architectures(of(runs, "architectures"))
+    return found | {f"deviations-{task}": deviations(runs, task) for task in DEVIATIONS}
+
+
 def _setting(runs: pd.DataFrame) -> pd.DataFrame:
     """The study `sensitivity` with a column for each parameter that it moves."""
     found = of(runs, "sensitivity")

@@ -278,7 +278,8 @@ def weights_map(maps: Mapping[str, pd.DataFrame], label: str = "PSNR [dB]") -> F
         1, len(maps), figsize=(4.6 * len(maps), 3.9), squeeze=False, sharey=True
     )
     values = np.concatenate([table.to_numpy(float).ravel() for table in maps.values()])
-    low, high = np.nanmin(values), np.nanmax(values)
+    there = values[np.isfinite(values)]
+    low, high = (there.min(), there.max()) if len(there) else (0.0, 1.0)
     for axis, (title, table) in zip(axes[0], maps.items()):
         numbers = table.to_numpy(float)
         picture = axis.imshow(numbers, cmap="cividis", vmin=low, vmax=high, origin="lower")

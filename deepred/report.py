@@ -34,6 +34,17 @@ TITLES = {
     "table5-gaussian": "Table 5: deblurring, Gaussian kernel",
 }  # fmt: skip
 
+# Of our own studies, after the paper's.
+STUDIES = {
+    "inpainting": "Inpainting of the DIP authors' two pictures",
+    "tomography": "Tomography: Shepp and Logan's phantom from 30 views",
+    "noise": "Other noise: squares against its own likelihood, PSNR in dB",
+    "architectures": "Hourglass and Deep Decoder, PSNR in dB",
+    "deviations-denoise": "The authors' code against the paper's text: denoising, in dB",
+    "deviations-sr": "The authors' code against the paper's text: super-resolution ×4, in dB",
+    "deviations-deblur": "The authors' code against the paper's text: deblurring, in dB",
+}
+
 # Of the figures under figures/, those of the paper first.
 CAPTIONS = {
     "figure1": "Figure 1. The denoiser's calls beside the iterations, from the clock.",
@@ -50,6 +61,24 @@ CAPTIONS = {
     "deblurring_butterfly": "Deblurring butterfly by a narrow network.",
     "beyond_work": "Quality over the work spent, by variants of the settings.",
     "beyond_mean": "What the mean over several runs gives.",
+    "deviations": "What each departure of the authors' code from the paper's text changes.",
+    "deepred_weights": "Section 3.2. Quality over λ and μ.",
+    "deepred_parameters": "Section 3.2. Quality over each other parameter.",
+    "deepred_steps": "Steepest descent on Eq. (8) with different steps c.",
+    "red_conditions": "Section 2.3. The conditions on a denoiser, measured.",
+    "red_rho": "Section 2.3. What Eq. (3) measures.",
+    "red_alone": "Section 2.3. RED without a network.",
+    "red_direct": "Section 3.1. Differentiating through the denoiser, beside ADMM.",
+    "dip_targets": "Section 2.2. The network's fit of a picture, of noise and of shuffled pixels.",
+    "dip_stopping": "Section 2.2. Stopping and averaging without the truth.",
+    "dip_runs": "Section 2.2. The mean of four runs, and where they differ.",
+    "problems_measured": "Section 2.1. Five degradations of one picture.",
+    "problems_tv": "Section 2.1. Undone with total variation.",
+    "problems_noise": "Section 2.1. Four kinds of noise.",
+    "problems_terms": "Section 2.1. Their minus log-likelihoods for a dark and a bright pixel.",
+    "own_inpainting": "Inpainting, live.",
+    "own_tomography": "Tomography from 30 views, live.",
+    "own_photons": "Ten photons for a white pixel, live.",
     "start_here": "Start here: a noisy crop restored.",
     "start_here_curves": "Start here: quality and fit over the iterations.",
     "blur_spectrum": "What the two blurs do to frequencies.",
@@ -99,7 +128,7 @@ def write(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    order = [*TITLES, *(f"{name}-{profile}" for name in experiments.TABLES)]
+    order = [*TITLES, *(f"{name}-{profile}" for name in experiments.TABLES), *STUDIES]
     text = environment.get_template("report.html.jinja").render(
         profile=profile,
         version=__version__,
@@ -110,7 +139,7 @@ def write(
         asked=len(runs),
         failures=list(failures),
         tables=[
-            (TITLES.get(name) or _small(name, profile), _cells(found[name]))
+            (TITLES.get(name) or STUDIES.get(name) or _small(name, profile), _cells(found[name]))
             for name in order
             if name in found
         ],

@@ -10,14 +10,15 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
 import pandas as pd
 
-from . import execution, experiments
+from . import comparisons, execution, experiments
 from .errors import InputError
 from .files import replacing
 from .store import Store, read_runs
@@ -33,6 +34,10 @@ except ImportError:
 # them, only their notebooks run.
 NOTEBOOKS = {
     "00_start_here": (),
+    "01_inverse_problems": ("noise",),
+    "02_deep_image_prior": ("architectures",),
+    "03_red": (),
+    "04_deepred": ("sensitivity",),
     "05_denoising": (
         "denoising", "section41", "table1", "figure1", "overfitting", "endurance"
     ),
@@ -41,6 +46,8 @@ NOTEBOOKS = {
     ),
     "07_deblurring": ("deblurring", "table5", "figure4", "figure5", "figure6", "narrow"),
     "08_beyond": ("economy", "precision", "stopping"),
+    "09_paper_and_code": ("deviations",),
+    "10_your_own_problem": ("inpainting", "tomography"),
 }  # fmt: skip
 
 
@@ -143,9 +150,15 @@ def _transport(sockets: str) -> dict:
 def execute_all(pairs: list[tuple[Path, Path]], parameters: dict) -> list[str]:
     """Notebooks (source, target) beside each other, as many as there are cores; what failed.
 
-    Their live parts have small networks, which use one core each.
+    Their live parts have small networks, which use one core each; what runs outside the solver is
+    told to.
     """
     done = count(1)
+    with _one_thread_each():
+        return _execute_all(pairs, parameters, done)
+
+
+def _execute_all(pairs, parameters: dict, done: Iterator[int]) -> list[str]:
 
     def one(pair: tuple[Path, Path]) -> str | None:
         started = time.monotonic()
@@ -157,6 +170,19 @@ def execute_all(pairs: list[tuple[Path, Path]], parameters: dict) -> list[str]:
 
     with ThreadPoolExecutor(max(1, min(len(pairs), os.cpu_count() or 1))) as pool:
         return [error for error in pool.map(one, pairs) if error is not None]
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """In the environment that kernels inherit, unless the user has said how many threads."""
+    if "OMP_NUM_THREADS" in os.environ:
+        yield
+        return
+    os.environ["OMP_NUM_THREADS"] = "1"
+    try:
+        yield
+    finally:
+        del os.environ["OMP_NUM_THREADS"]
 
 
 def write_tables(results: Path, folder: Path, profile: str) -> dict[str, pd.DataFrame]:
@@ -182,7 +208,7 @@ def write_tables(results: Path, folder: Path, profile: str) -> dict[str, pd.Data
 
 
 def papers_tables(runs) -> dict:
-    """Tables 1 to 5 and Section 4.1 from runs of the profile paper, by file name."""
+    """Tables 1 to 5, Section 4.1 and our studies from runs of the profile paper, by file name."""
     found = {
         "table1": tables.table_1(),
         "section41": tables.section_41(runs[runs["experiment"] == "denoising"]),
@@ -193,7 +219,7 @@ def papers_tables(runs) -> dict:
         mine = runs[runs["experiment"] == name]
         for setting in table.settings:
             found[f"{name}-{setting}"] = tables.compared(table, setting, mine)
-    return found
+    return found | comparisons.tables(runs)
 
 
 def regenerate(figures: Path) -> int:

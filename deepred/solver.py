@@ -31,6 +31,8 @@ VERSION = 1  # goes up when a change makes the same settings give another result
 Denoiser = Callable[[Tensor, float], Tensor]
 Likelihood = Callable[[Tensor, Tensor], Tensor]
 
+LOST = 1e3  # no image or multiplier is as large: steepest descent with too large a c
+
 TERMS = ("data", "rho", "objective", "augmented", "gap", "residual", "lam", "mu")
 
 
@@ -402,6 +404,8 @@ class ADMM:
         images = (self.x, self.u, self.fx, self.estimate)
         if not math.isfinite(mean_square) or not all(t.isfinite().all() for t in images):
             return "the fit is not finite"
+        if max(self.x.abs().max(), self.u.abs().max()) > LOST:
+            return f"x or u is beyond {LOST:g}, an image within 1"
         before, self.settled = self.settled, mean_square
         if before is not None and mean_square > before * 10 ** (self.settings.collapse_db / 10):
             return f"the fit fell by more than {self.settings.collapse_db:g} dB"
@@ -430,9 +434,10 @@ def iterate(solver: ADMM) -> Iterator[tuple[State, dict]]:
             if trouble is None:
                 good, state = solver.state_dict(), replace(state, seconds=solver.seconds)
             elif solver.rollbacks == s.max_rollbacks:
+                c = "c or " if s.x_update == "steepest-descent" else ""
                 raise DivergedError(
                     f"at iteration {state.k} {trouble}, and going back {s.max_rollbacks} times did "
-                    f"not help: use a smaller learning_rate (now {s.learning_rate:g})"
+                    f"not help: use a smaller {c}learning_rate (now {s.learning_rate:g})"
                 )
             else:
                 rollbacks = solver.rollbacks + 1

@@ -192,14 +192,14 @@ names |= {"bilateral": "bilateral", "median": "median"}
 for key, name in names.items():
     candidates[name] = partial(denoisers.named(key), sigma=2 * level)
 candidates["learned"] = partial(learned, sigma=level)
-patch = x.mean(1, keepdim=True)[..., 20:36, 20:36].double()
+size = 10 if p.profile == "smoke" else 16
+patch = x.mean(1, keepdim=True)[..., 20 : 20 + size, 20 : 20 + size].double()
 patch = patch + 2 * level * torch.randn(patch.shape, generator=generator)
 
 # %%
 found = {name: conditions.measure(g, patch) for name, g in candidates.items()}
 rows = [(name, *(f"{v:.2g}" for v in vars(c).values())) for name, c in found.items()]
 table = pd.DataFrame(rows, columns=["denoiser", *vars(found["NLM"])])
-tables.save(table, p.figures and f"{p.figures}/../tables", "conditions")
 
 # %% tags=["nbval-ignore-output"]
 Markdown(tables.markdown(table))
@@ -208,8 +208,9 @@ Markdown(tables.markdown(table))
 smoother = found["Gaussian filter"]
 assert max(smoother.homogeneity, smoother.asymmetry, smoother.kinks, smoother.gradient) < 1e-6
 assert smoother.radius < 1 + 1e-6
-assert all(found[name].asymmetry > 0.2 for name in ("NLM", "BM3D", "median"))
-assert all(found[name].gradient > 0.1 for name in names.values())
+if p.profile != "smoke":
+    assert all(found[name].asymmetry > 0.2 for name in ("NLM", "BM3D", "median"))
+    assert all(found[name].gradient > 0.1 for name in names.values())
 
 # %% tags=["nbval-ignore-output"]
 titles = {

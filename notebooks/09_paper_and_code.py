@@ -94,7 +94,6 @@ plots.save(plots.differences(found), p.figures, "deviations")
 
 # %%
 for title, table in found.items():
-    tables.save(table, p.figures and f"{p.figures}/../tables", f"deviations-{title.split(',')[0]}")
     display(Markdown(f"*{title}*\n\n{tables.markdown(table)}"))
 
 # %%

@@ -11,6 +11,7 @@ import torch
 
 import deepred
 from deepred import red, restoration
+from deepred.errors import DivergedError
 from deepred.networks import FreeImage, SkipNetwork
 from deepred.noise import clipped_variance
 from deepred.operators import Identity
@@ -514,3 +515,27 @@ def test_checkpoints_of_other_callables_are_refused(noisy, tiny, tmp_path):
 def test_a_noise_level_outside_the_unit_range_is_refused(noisy, tiny, sigma):
     with pytest.raises(deepred.InputError, match=r"sigma must be in \(0, 1\)"):
         deepred.restore(noisy, settings=tiny, sigma=sigma)
+
+
+@pytest.mark.parametrize("lam, mu", [(0.5, 0.5), (0.2, 1.0), (1.0, 0.1)])
+def test_steepest_descent_is_stable_up_to_its_bound(noisy, lam, mu):
+    """c < 4 / (2 lam + 3 mu): with T(z) and f(x) fixed the errors of x and u are a linear recursion
+    of two numbers a pixel, with trace 2 - c (lam + 2 mu) and determinant 1 - c (lam + mu)."""
+    bound = 4 / (2 * lam + 3 * mu)
+    for share, stable in ((0.95, True), (1.1, False)):
+        settings = Settings(
+            lam=lam, mu=mu, x_update="steepest-descent", c=share * bound, learning_rate=1e-12,
+            iterations=400, input_noise=0.0, denoise_every=1000, smoothing=0.0,
+        )  # fmt: skip
+        solver = ADMM(
+            noisy, Identity(), FreeImage(noisy), torch.zeros(1), lambda x, sigma: 0 * x, settings
+        )
+        if stable:
+            *_, (state, _) = iterate(solver)
+            # The fixed point, Eq. (9) with f(x) = 0 and T(z) = y: x = y, mu u = lam y.
+            torch.testing.assert_close(state.x, noisy, atol=1e-3, rtol=0)
+            torch.testing.assert_close(mu * state.u, lam * noisy, atol=1e-3, rtol=0)
+        else:
+            with pytest.raises(DivergedError, match="use a smaller c or learning_rate"):
+                for _ in iterate(solver):
+                    pass
