@@ -22,32 +22,44 @@ Denoise = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Conditions:
-    """What `measure` finds; each is 0 for an ideal f but `radius`, which is to be at most 1.
+    """What `measure` finds: errors, 0 for an ideal f, and two sizes of J, at most 1 for one.
 
-    homogeneity : ||J x - f(x)|| / ||f(x)||, the derivative of f((1 + e) x) - (1 + e) f(x).
+    Reehorst and Schniter's errors of the same names are the squares of `homogeneity` (their second
+    form), `asymmetry` and `gradient`. Their first form of homogeneity, ||f((1 + e) x) -
+    (1 + e) f(x)||^2 / ||(1 + e) f(x)||^2 with e = .001, is that square times e^2: a millionth.
+
+    homogeneity : ||J x - f(x)|| / ||f(x)||, the error of f((1 + e) x) = (1 + e) f(x) divided by e.
     asymmetry : ||J - J^T||_F / ||J||_F; sqrt(2) if J and J^T have nothing in common.
-    radius : the largest modulus of an eigenvalue of J.
-    kinks : ||f(x + h) + f(x - h) - 2 f(x)|| / ||f(x + h) - f(x - h)|| for small random h, twice
-        the disagreement of the derivatives from both sides; of the size of h where f is smooth.
-    gradient : ||x - f(x) - grad rho(x)|| / ||x - f(x)||, what RED takes against what Eq. (3) has.
+    radius : the largest modulus of an eigenvalue of J; f is passive if it is at most 1.
+    norm : ||J||_2, by how much f may enlarge a small change; the radius, if J is symmetric.
+    kinks : how far f is from differentiable, see the function `kinks`.
+    gradient : ||x - f(x) - grad rho(x)|| / ||grad rho(x)||, RED's gradient against Eq. (3)'s.
+    mismatch : of grad rho by J with the slopes of rho along random directions, relative to these.
+        J means something where this is small: it is not if f jumps within a step, or rounds.
     """
 
     homogeneity: float
     asymmetry: float
     radius: float
+    norm: float
     kinks: float
     gradient: float
+    mismatch: float
 
 
-def measure(f: Denoise, x: Tensor, *, step: float = 1e-4, seed: int = 0) -> Conditions:
+@torch.no_grad()
+def measure(
+    f: Denoise, x: Tensor, *, step: float = 1e-6, change: float = 1e-3, seed: int = 0
+) -> Conditions:
     """The conditions at one small image, from the whole Jacobian.
 
     Parameters
     ----------
-    f : x -> f(x), the noise level chosen; is given batches (N, C, H, W).
-    x : (1, C, H, W), of a few hundred pixels: f is applied to twice as many images.
-    step : of the central differences, and size of `kinks`' changes, in image units.
-    seed : of the directions for `kinks`.
+    f : x -> f(x), the noise level chosen, in float64; is given batches (N, C, H, W).
+    x : (1, C, H, W), of a few hundred numbers: f is applied to twice as many images.
+    step : of the differences for J, in image units: so small that few thresholds of f lie within.
+    change : the size at which `kinks` looks for them, a quarter of a grey level of 255.
+    seed : of the random directions.
 
     Raises
     ------
@@ -56,31 +68,50 @@ def measure(f: Denoise, x: Tensor, *, step: float = 1e-4, seed: int = 0) -> Cond
     """
     x = x.double()
     fx, J = f(x), jacobian(f, x, step)
-    flat = x.flatten()
-    generator = torch.Generator().manual_seed(seed)
-    h = step * torch.randn(8, *x.shape[1:], generator=generator, dtype=x.dtype)
-    ahead, behind = f(x + h), f(x - h)
-    claimed = red.gradient(x, fx)
+    claimed, true = red.gradient(x, fx), true_gradient(fx, J, x)
+    h = step * _directions(x, 8, seed)
+    ahead, behind = (
+        torch.stack([red.rho(t, ft) for t, ft in zip(moved, f(moved))]) for moved in (x + h, x - h)
+    )
+    slopes = ahead - behind
     return Conditions(
-        homogeneity=_ratio(J @ flat - fx.flatten(), fx),
+        homogeneity=_ratio(J @ x.flatten() - fx.flatten(), fx),
         asymmetry=_ratio(J - J.T, J),
         radius=float(torch.linalg.eigvals(J).abs().max()),
-        kinks=_ratio(ahead + behind - 2 * fx, ahead - behind),
-        gradient=_ratio(claimed - true_gradient(fx, J, x), claimed),
+        norm=float(torch.linalg.matrix_norm(J, 2)),
+        kinks=kinks(f, x, change, seed=seed),
+        gradient=_ratio(claimed - true, true),
+        mismatch=_ratio(slopes - 2 * h.flatten(1) @ true.flatten(), slopes),
     )
 
 
-def jacobian(f: Denoise, x: Tensor, step: float = 1e-4, *, batch: int = 64) -> Tensor:
+@torch.no_grad()
+def kinks(f: Denoise, x: Tensor, change: float = 1e-3, *, seed: int = 0) -> float:
+    """||f(x + h) + f(x - h) - 2 f(x)|| / ||f(x + h) - f(x - h)|| over eight random h.
+
+    h is Gaussian with deviation `change` in each number of x, (1, C, H, W). The ratio is 0 for a
+    linear f; it falls with h in proportion where f is smooth; and it stays near 1 while jumps of f
+    within reach of h outweigh all else. It is half the difference of the two one-sided differences
+    relative to their mean.
+    """
+    x = x.double()
+    h = change * _directions(x, 8, seed)
+    ahead, behind = f(x + h), f(x - h)
+    return _ratio(ahead + behind - 2 * f(x), ahead - behind)
+
+
+@torch.no_grad()
+def jacobian(f: Denoise, x: Tensor, step: float = 1e-6, *, batch: int = 64) -> Tensor:
     """J_ij = d f(x)_i / d x_j by central differences, (n, n) for the n numbers of x, float64."""
     if x.ndim != 4 or x.shape[0] != 1:
         raise InputError(f"x must be one image (1, C, H, W), got {tuple(x.shape)}")
     x, n = x.double(), x.numel()
     columns = []
-    for units in torch.eye(n, dtype=x.dtype).reshape(n, *x.shape[1:]).split(batch):
+    for units in torch.eye(n, dtype=x.dtype, device=x.device).view(n, *x.shape[1:]).split(batch):
         change = f(x + step * units) - f(x - step * units)
         if change.shape != units.shape:
             raise InputError(f"f makes {tuple(change.shape)} of {tuple(units.shape)}")
-        columns.append(change.flatten(1) / (2 * step))
+        columns.append(change.double().flatten(1) / (2 * step))
     return torch.cat(columns).T
 
 
@@ -89,8 +120,9 @@ def true_gradient(fx: Tensor, J: Tensor, x: Tensor) -> Tensor:
     return x - 0.5 * fx - 0.5 * (J.T @ x.flatten()).reshape(x.shape)
 
 
+@torch.no_grad()
 def spectral_radius(
-    f: Denoise, x: Tensor, *, step: float = 1e-4, iterations: int = 100, seed: int = 0
+    f: Denoise, x: Tensor, *, step: float = 1e-6, iterations: int = 100, seed: int = 0
 ) -> float:
     """The largest modulus of an eigenvalue of J by power iteration, without the matrix.
 
@@ -98,8 +130,7 @@ def spectral_radius(
     iterations, so that a pair of complex eigenvalues does no harm; it approaches from below.
     """
     x = x.double()
-    generator = torch.Generator().manual_seed(seed)
-    v = torch.randn(x.shape, generator=generator, dtype=x.dtype)
+    v = _directions(x, 1, seed)
     growth = []
     for _ in range(iterations):
         v = v / v.norm()
@@ -109,6 +140,11 @@ def spectral_radius(
             return 0.0
         growth.append(v.norm().log())
     return float(torch.stack(growth[iterations // 2 :]).mean().exp())
+
+
+def _directions(x: Tensor, count: int, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(count, *x.shape[1:], generator=generator, dtype=x.dtype).to(x.device)
 
 
 def _ratio(a: Tensor, b: Tensor) -> float:

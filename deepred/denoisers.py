@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 import math
-import warnings
 from collections.abc import Callable
 from itertools import product
 
@@ -154,15 +153,18 @@ def tv(x: Tensor, sigma: float) -> Tensor:
 def wavelet(x: Tensor, sigma: float) -> Tensor:
     """Soft thresholds of wavelet coefficients (BayesShrink: Chang, Yu and Vetterli 2000).
 
-    scikit-image's, each channel on its own, averaged over 4 x 4 cyclic shifts (Coifman and Donoho
-    1995), without which the thresholds leave marks of the grid.
+    scikit-image's with its defaults, each channel on its own, averaged over 4 x 4 cyclic shifts
+    (Coifman and Donoho 1995), without which the thresholds leave marks of the grid. Not by way of
+    YCbCr, which scikit-image offers and does not take by default: noise of one sigma in R, G and B
+    has three others there, which it would have to be told, and values beyond [0, 1] do not survive.
     """
     if sigma == 0:  # nothing to remove
         return x.detach().clone()
 
     def denoise(plane: np.ndarray) -> np.ndarray:
-        with warnings.catch_warnings():  # of coefficients that are 0 all, as of a flat image
-            warnings.simplefilter("ignore", RuntimeWarning)
+        # A threshold over a coefficient of next to nothing is infinite, and taken as such. Not by
+        # a filter of warnings: those are one for all threads, and this runs beside others.
+        with np.errstate(over="ignore", invalid="ignore"):
             shifts = product(range(4), repeat=2)
             shifted = ((np.roll(plane, shift, (0, 1)), shift) for shift in shifts)
             denoised = (

@@ -116,7 +116,8 @@ class _Execution:
 
     def __init__(self, run: Run, truth: Tensor, store: Store, device: str, batch: int, tell):
         self.run, self.truth, self.store, self.tell = run, truth, store, tell
-        self.y, self.metric = run.measurement(truth), METRICS[run.task]
+        self.y = run.measurement(truth)
+        self.metric = lambda image, truth: METRICS[run.task](run.finished(image, self.y), truth)
         work = run.settings and run.settings.channels * truth.shape[2] * truth.shape[3]
         work = None if run.method == "red" else work
         self.engine = pick(device, run.precision, work=work)
@@ -160,7 +161,8 @@ class _Execution:
             "run_means": _run_means(result.images, self.truth, self.metric),
             "stops": self._observers.told(lambda image: self.metric(image.cpu(), self.truth)),
         }
-        return self._put(result.image.cpu(), result.seconds, curve, more)
+        image = self.run.finished(result.image.cpu(), self.y)
+        return self._put(image, result.seconds, curve, more)
 
     def _put(self, image: Tensor, seconds: float, curve: dict | None, more: dict) -> dict:
         run = self.run

@@ -134,6 +134,12 @@ class Run:
             return self.H.fbp(y).clamp(0, 1)
         return y
 
+    def finished(self, image: Tensor, y: Tensor) -> Tensor:
+        """What is kept of a restored image: in inpainting the holes, as the rest is known."""
+        if self.task != "inpaint":
+            return image
+        return image.where(self.H.mask(image) == 0, y.to(image))
+
     def measurement(self, truth: Tensor) -> Tensor:
         """The degraded image; the noise depends on the seed alone.
 

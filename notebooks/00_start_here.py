@@ -172,6 +172,19 @@ plots.save(figure, p.figures, "start_here_curves")
 # From Python: `deepred.images.read("photo.jpg").image` is the tensor to give to
 # `deepred.restore`, and `deepred.images.write` the way back.
 #
+# ## Where to go from here
+#
+# | notebook | what it is about | live, one core |
+# |---|---|---|
+# | [01](01_inverse_problems.ipynb) | Section 2.1: five degradations, why a prior, other noise | 15 s |
+# | [02](02_deep_image_prior.ipynb) | Section 2.2: the untrained network; stopping and averaging | 40 s |
+# | [03](03_red.ipynb) | Section 2.3: a denoiser as a prior, and what it takes | 45 s |
+# | [04](04_deepred.ipynb) | Section 3: from Eq. (4) to Algorithm 1, line by line | 25 s |
+# | [05](05_denoising.ipynb), [06](06_super_resolution.ipynb), [07](07_deblurring.ipynb) | Section 4: the experiments, beside the paper's numbers | 30 s each |
+# | [08](08_beyond.ipynb) | the same image for less work | 30 s |
+# | [09](09_paper_and_code.ipynb) | the paper against its authors' code | 5 s |
+# | [10](10_your_own_problem.ipynb) | holes, projections, photons, your own photograph | 40 s |
+#
 # ## Questions
 #
 # 1. Give `nlm` half and twice the true noise level. Which error is worse, and why does DeepRED ask

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from deepred import comparisons, execution, experiments, plots, reproduce, studies
+from deepred.images import read
 from deepred.settings import Settings, preset
 from deepred.store import Store, read_runs
 
@@ -163,3 +164,23 @@ def test_figures_of_what_is_there_and_of_what_is_missing():
     figure = plots.differences({"denoising": comparisons.deviations(empty, "denoise")})
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()][-1] == "all of them"
     plots.plt.close("all")
+
+
+def test_inpainting_is_measured_with_what_is_seen(tmp_path):
+    """The seen pixels of the stored image are the truth's, in the curve's numbers, too."""
+    run = experiments.plan("paper", ["inpainting"])[2]
+    if experiments.missing(run):
+        pytest.skip(experiments.missing(run))
+    assert (run.image, run.method) == ("vase", "dip")
+    short = run.settings.replace(channels=4, scales=2, iterations=2)
+    store = Store(tmp_path)
+    record = execution.execute(replace(run, settings=short), store, device="cpu")
+    truth, mask = run.truth(), run.H.mask(run.truth()) > 0
+    kept = read(store.image(record["key"])).image
+    # Stored with 8 bits.
+    torch.testing.assert_close(kept.where(mask, 0), truth.where(mask, 0), atol=0.5 / 255, rtol=0)
+    holes = (~mask.expand_as(truth)).float().mean().item()
+    # At least: the holes wrong by half the range.
+    assert record["metrics"]["psnr"] > -10 * math.log10(0.25 * holes)
+    assert record["metrics"]["best_psnr"] >= record["metrics"]["single_psnr"] - 1e-6
+    assert record["metrics"]["single_psnr"] == pytest.approx(record["metrics"]["psnr"], abs=0.01)
