@@ -78,12 +78,13 @@ def solve(
     denoise : x -> f(x), the noise level already chosen.
     lam : weight of the prior, above 0.
     clip : keep x in [0, 1] after each iteration.
-    x0 : where to start; unless given y where it has the image's shape, else H^T y over H^T H 1, an
-        interpolation that keeps a constant image as it is, and y's mean where y sees nothing.
+    x0 : where to start; unless given y where it has the image's shape and sees all of it, else
+        H^T y over H^T H 1, an interpolation that keeps a constant image as it is, and its mean
+        where y sees nothing.
     """
     back = H.adjoint(y)
     if x0 is None:
-        x0 = y if y.shape == back.shape else _interpolated(y, back, H)
+        x0 = y if y.shape == back.shape and not hasattr(H, "mask") else _interpolated(back, H)
     x = x0.clone()
 
     def normal(t: Tensor) -> Tensor:
@@ -100,10 +101,10 @@ def solve(
         yield x, fx
 
 
-def _interpolated(y: Tensor, back: Tensor, H) -> Tensor:
+def _interpolated(back: Tensor, H) -> Tensor:
     weight = H.adjoint(H(torch.ones_like(back)))
     seen = weight > 0.01 * weight.max()
-    return torch.where(seen, back / torch.where(seen, weight, 1), y.mean())
+    return torch.where(seen, back / torch.where(seen, weight, 1), back.sum() / weight.sum())
 
 
 def _conjugate_gradients(A, b: Tensor, x: Tensor, steps: int, tolerance: float) -> Tensor:

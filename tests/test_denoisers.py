@@ -228,14 +228,32 @@ def test_every_denoiser_denoises(name, gain):
     assert metrics.psnr(fx, x) > metrics.psnr(y, x) + gain
 
 
-def test_wavelets_are_scikit_images_spun_by_four(image):
-    plane = image[0, 1].double()
+@pytest.mark.parametrize("channels", [1, 3])
+def test_wavelets_are_scikit_images_spun_by_four(image, channels):
+    x = image[0, :channels].double()
+    colour = dict(channel_axis=-1, convert2ycbcr=True) if channels == 3 else {}
     theirs = restoration.cycle_spin(
-        plane.numpy(), restoration.denoise_wavelet, max_shifts=3,
-        func_kw=dict(sigma=SIGMA, rescale_sigma=False),
+        x.permute(1, 2, 0).numpy() if channels == 3 else x[0].numpy(),
+        restoration.denoise_wavelet, max_shifts=3, channel_axis=colour.get("channel_axis"),
+        func_kw=dict(sigma=SIGMA, rescale_sigma=True, **colour),
     )  # fmt: skip
-    ours = denoisers.wavelet(plane[None, None], SIGMA)[0, 0].numpy()
-    np.testing.assert_allclose(ours, theirs, atol=1e-12)  # a sum of 16 in another order
+    ours = denoisers.wavelet(x[None], SIGMA)[0].permute(1, 2, 0).numpy()
+    # Sums of 16 in another order; YCbCr has values up to 235.
+    np.testing.assert_allclose(ours.reshape(theirs.shape), theirs, atol=1e-12)
+
+
+def test_wavelets_denoise_colour_better_than_its_channels(noisy):
+    x = datasets.load("builtin", "coffee").image[..., 100:148, 200:248]
+    y = degrade(x, Identity(), SIGMA, seed=0)
+    each = torch.cat([denoisers.wavelet(y[:, c : c + 1], SIGMA) for c in range(3)], 1)
+    assert metrics.psnr(denoisers.wavelet(y, SIGMA), x) > metrics.psnr(each, x) + 0.2
+
+
+def test_wavelets_are_silent_where_coefficients_are_next_to_nothing(recwarn):
+    """A threshold over 1e-38 is more than float32 holds; such a coefficient goes, as it should."""
+    x = 1e-38 * torch.randn(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    assert denoisers.wavelet(x, SIGMA).abs().max() <= x.abs().max()
+    assert len(recwarn) == 0
 
 
 def test_the_median_is_scipys(image):
@@ -293,15 +311,48 @@ def test_a_network_serves_as_a_denoiser_in_deepred(noisy):
 
 def test_a_network_that_does_not_fit_is_refused():
     grey = torch.rand(1, 1, 8, 8)
-    with pytest.raises(InputError, match="Residual does not take an image of shape"):
+    with pytest.raises(InputError, match=r"Residual does not take .* x \(1, 1, 8, 8\) of .*32: "):
         denoisers.learned(Residual(3))(grey, SIGMA)
+    with pytest.raises(InputError, match=r"Conv2d does not take \(x, sigma\) .*positional"):
+        denoisers.learned(nn.Conv2d(1, 1, 3, padding=1))(grey, SIGMA)
 
-    class Smaller(nn.Module):
-        def forward(self, x, sigma):
-            return x[..., 1:]
 
-    with pytest.raises(InputError, match=r"Smaller makes \(1, 1, 8, 7\) of an image"):
-        denoisers.learned(Smaller())(grey, SIGMA)
+class Answer(nn.Module):
+    """Returns what `make` makes of the image."""
+
+    def __init__(self, make):
+        super().__init__()
+        self.make = make
+
+    def forward(self, x, sigma):
+        return self.make(x)
+
+
+def test_what_is_no_image_of_its_shape_is_refused():
+    grey = torch.rand(1, 1, 8, 8)
+    with pytest.raises(InputError, match=r"Answer makes \(1, 1, 8, 7\) of an image"):
+        denoisers.learned(Answer(lambda x: x[..., 1:]))(grey, SIGMA)
+    with pytest.raises(InputError, match="Answer makes a tuple of an image"):
+        denoisers.learned(Answer(lambda x: (x, x)))(grey, SIGMA)
+
+
+def test_the_reason_of_a_refusal_is_on_one_line_and_memory_is_another_matter():
+    def fail(error):
+        def make(x):
+            raise error
+
+        return denoisers.learned(Answer(make))
+
+    grey = torch.rand(1, 1, 8, 8)
+    with pytest.raises(InputError, match=r"float32: one two$"):
+        fail(ValueError("one\n  two"))(grey, SIGMA)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        fail(torch.cuda.OutOfMemoryError("no more"))(grey, SIGMA)
+
+
+def test_a_network_that_computes_in_float32_answers_in_the_images_precision():
+    x = torch.rand(1, 1, 8, 8, dtype=torch.float64)
+    assert denoisers.learned(Answer(lambda x: x.float()))(x, SIGMA).dtype == torch.float64
 
 
 def test_a_denoiser_of_deepinv_serves(noisy):

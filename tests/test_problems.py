@@ -11,7 +11,7 @@ from skimage.data import shepp_logan_phantom
 from skimage.restoration import denoise_tv_chambolle
 from skimage.transform import iradon, radon, resize
 
-from deepred import baselines, denoisers, images, metrics, preset, restoration, restore
+from deepred import baselines, denoisers, images, metrics, preset, red, restoration, restore
 from deepred.errors import InputError
 from deepred.operators import (
     Blur,
@@ -178,6 +178,13 @@ def test_inpainting_of_stripes():
     s = preset("fast", "inpaint").replace(channels=8, scales=3, iterations=250, smoothing=0.9)
     result = restore(y, H, settings=s, device="cpu")
     assert metrics.psnr(result.image, x) > metrics.psnr(filled, x) + 4
+
+
+def test_red_alone_starts_from_the_mean_of_what_is_seen():
+    x = torch.full((1, 3, 16, 16), 0.3)
+    H = Inpaint.random((16, 16), 0.5, seed=0)
+    first, _ = next(red.solve(H(x), H, lambda t: t, 0.1))
+    torch.testing.assert_close(first, x)  # a constant image is there at once
 
 
 # Tomography --------------------------------------------------------------------------------------
