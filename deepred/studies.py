@@ -281,7 +281,7 @@ _SOLVERS = ("red", "dip", "deepred")
 
 
 def inpainting(seeds: tuple[int, ...]) -> list[Run]:
-    """The DIP authors' two pictures with their masks: text over a vase, a library with holes."""
+    """The DIP authors' two pictures with their masks: a vase on a table, a library with gaps."""
     changes = dict(channels=16, iterations=1500)
     return [
         make(
