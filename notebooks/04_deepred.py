@@ -260,7 +260,7 @@ assert radius(1.59) < 1 < radius(1.61)
 # And the solver itself? It looks at its fit every 25 iterations, goes back when that is lost, and gives up after three
 # times:
 
-# %%
+# %% tags=["nbval-ignore-output"]
 steepest = settings.replace(x_update="steepest-descent", iterations=100)
 for c in (1.5, 1.75):
     try:
