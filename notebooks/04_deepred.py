@@ -35,6 +35,7 @@ from deepred import notebook
 p = notebook.parameters(globals())
 
 # %%
+import logging
 from functools import partial
 
 import matplotlib.pyplot as plt
@@ -261,6 +262,7 @@ assert radius(1.59) < 1 < radius(1.61)
 # times:
 
 # %% tags=["nbval-ignore-output"]
+logging.getLogger("deepred").setLevel(logging.ERROR)  # it tells of each return
 steepest = settings.replace(x_update="steepest-descent", iterations=100)
 for c in (1.5, 1.75):
     try:
