@@ -49,7 +49,7 @@ class Conditions:
 
 @torch.no_grad()
 def measure(
-    f: Denoise, x: Tensor, *, step: float = 1e-6, change: float = 1e-3, seed: int = 0
+    f: Denoise, x: Tensor, *, step: float = 1e-7, change: float = 1e-3, seed: int = 0
 ) -> Conditions:
     """The conditions at one small image, from the whole Jacobian.
 
@@ -58,6 +58,7 @@ def measure(
     f : x -> f(x), the noise level chosen, in float64; is given batches (N, C, H, W).
     x : (1, C, H, W), of a few hundred numbers: f is applied to twice as many images.
     step : of the differences for J, in image units: so small that few thresholds of f lie within.
+        With 1e-6 the mismatch of BM3D was above .05 at 7 noisy patches of 24, with 1e-7 at none.
     change : the size at which `kinks` looks for them, a quarter of a grey level of 255.
     seed : of the random directions.
 
@@ -101,7 +102,7 @@ def kinks(f: Denoise, x: Tensor, change: float = 1e-3, *, seed: int = 0) -> floa
 
 
 @torch.no_grad()
-def jacobian(f: Denoise, x: Tensor, step: float = 1e-6, *, batch: int = 64) -> Tensor:
+def jacobian(f: Denoise, x: Tensor, step: float = 1e-7, *, batch: int = 64) -> Tensor:
     """J_ij = d f(x)_i / d x_j by central differences, (n, n) for the n numbers of x, float64."""
     if x.ndim != 4 or x.shape[0] != 1:
         raise InputError(f"x must be one image (1, C, H, W), got {tuple(x.shape)}")
@@ -122,7 +123,7 @@ def true_gradient(fx: Tensor, J: Tensor, x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def spectral_radius(
-    f: Denoise, x: Tensor, *, step: float = 1e-6, iterations: int = 100, seed: int = 0
+    f: Denoise, x: Tensor, *, step: float = 1e-7, iterations: int = 100, seed: int = 0
 ) -> float:
     """The largest modulus of an eigenvalue of J by power iteration, without the matrix.
 

@@ -66,6 +66,7 @@ CAPTIONS = {
     "deepred_parameters": "Section 3.2. Quality over each other parameter.",
     "deepred_steps": "Steepest descent on Eq. (8) with different steps c.",
     "red_conditions": "Section 2.3. The conditions on a denoiser, measured.",
+    "red_kinks": "Section 2.3. Where denoisers jump: kinks over the size of a change.",
     "red_rho": "Section 2.3. What Eq. (3) measures.",
     "red_alone": "Section 2.3. RED without a network.",
     "red_direct": "Section 3.1. Differentiating through the denoiser, beside ADMM.",

@@ -31,8 +31,8 @@ def sheared(x):
     return fx
 
 
-# Differences of 2e-6 of functions of size 1 round at 1e-16 / 1e-6 an entry; there are 36^2.
-ZERO = pytest.approx(0, abs=1e-8)
+# Differences of 2e-7 of functions of size 1 round at 1e-16 / 1e-7 an entry; there are 36^2.
+ZERO = pytest.approx(0, abs=1e-7)
 
 
 def test_a_symmetric_smoother_meets_all():
@@ -59,7 +59,7 @@ def test_a_shear_is_passive_and_enlarges_changes_all_the_same():
     """Both eigenvalues of (1 0; 3 1) are 1, its largest singular value is (3 + sqrt(13)) / 2."""
     found = measure(sheared, image())
     # A double eigenvalue moves by the root of the rounding.
-    assert found.radius == pytest.approx(1, abs=1e-4)
+    assert found.radius == pytest.approx(1, abs=1e-3)
     assert found.norm == pytest.approx((3 + math.sqrt(13)) / 2)
     assert found.asymmetry == pytest.approx(math.sqrt(18 / 11))  # 2 * 3^2 over 1 + 1 + 3^2
 
@@ -115,7 +115,7 @@ def test_a_mismatch_tells_that_a_jump_lies_within_a_step():
     x = image()
     assert measure(lambda t: (t > x).double(), x).mismatch > 0.1
     assert measure(lambda t: (t > x + 1e-3).double(), x).mismatch == ZERO
-    # In float32 a change of 1e-6 rounds to 6e-8.
+    # In float32 a change of 1e-7 is as large as the rounding.
     assert measure(lambda t: t.float().square().double(), x).mismatch > 1e-3
 
 
@@ -128,8 +128,8 @@ def test_the_jacobian_is_that_of_autograd():
 
     x = image(5)
     exact = torch.autograd.functional.jacobian(lambda t: f(t).flatten(), x).reshape(25, 25)
-    # Sums of ten numbers of size 1 round at 1e-15, differences of 2e-6 of them at 1e-9.
-    torch.testing.assert_close(jacobian(f, x), exact, atol=2e-9, rtol=0)
+    # Sums of ten numbers of size 1 round at 1e-15, differences of 2e-7 of them at 1e-8.
+    torch.testing.assert_close(jacobian(f, x), exact, atol=2e-8, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_nlm_has_no_symmetric_jacobian():
     found = measure(lambda t: denoisers.nlm_torch(t, 0.1), x)
     assert 0.05 < found.asymmetry < 1.5
     assert found.gradient > 0.05
-    assert found.mismatch < 0.01  # it has thresholds, of which a step of 1e-6 meets few
+    assert found.mismatch < 0.01  # it has thresholds, of which a step of 1e-7 meets few
 
 
 def test_what_is_no_image_or_no_denoiser_is_refused():
