@@ -17,8 +17,9 @@ from torch import Tensor
 
 from .errors import InputError
 
-# Hx below this counts as this where a logarithm is taken: a network's output is above 0, what an
-# operator makes of it may touch 0. The term is constant there, and its gradient 0.
+# A network's output is above 0, but what an operator makes of it may touch 0 or, by rounding, lie
+# below. From here down Poisson's logarithm goes on as its tangent, so that the pull towards y > 0
+# stays; Gamma's term is constant with gradient 0, as its tangent would pull without measure.
 FLOOR = 1e-4
 
 
@@ -73,8 +74,13 @@ class Poisson:
         return (counts.double() / self.peak).to(x)
 
     def __call__(self, measured: Tensor, y: Tensor) -> Tensor:
-        """1/2 (Hx - y log Hx): 1 / (2 peak) times the minus log-likelihood."""
-        return 0.5 * (measured - y * measured.clamp(min=FLOOR).log())
+        """1/2 (Hx - y log Hx): 1 / (2 peak) times the minus log-likelihood.
+
+        Below `FLOOR` the logarithm is its tangent there: the term stays convex.
+        """
+        log = measured.clamp(min=FLOOR).log()
+        tangent = math.log(FLOOR) + measured / FLOOR - 1
+        return 0.5 * (measured - y * torch.where(measured > FLOOR, log, tangent))
 
     def deviation(self, x: Tensor) -> Tensor:
         """Standard deviation of y at each pixel."""
@@ -137,7 +143,10 @@ class Gamma:
         return x * torch.from_numpy(n).to(x)
 
     def __call__(self, measured: Tensor, y: Tensor) -> Tensor:
-        """1/4 (log Hx + y / Hx): 1 / (4 looks) times the minus log-likelihood."""
+        """1/4 (log Hx + y / Hx): 1 / (4 looks) times the minus log-likelihood.
+
+        Hx below `FLOOR` counts as `FLOOR`, with gradient 0: begin above it.
+        """
         measured = measured.clamp(min=FLOOR)
         return 0.25 * (measured.log() + y / measured)
 

@@ -243,6 +243,11 @@ class _Job:
         shape = problem.shape if problem.shape is not None else image_shape(H, y.shape[1:])
         self.shape = tuple(shape)
         likelihood = problem.likelihood
+        if likelihood is not None and (isinstance(likelihood, type) or not callable(likelihood)):
+            raise InputError(
+                f"likelihood must be a callable (Hx, y) -> terms, such as Poisson(10), got "
+                f"{likelihood!r}"
+            )
         if likelihood is not None and method == "red":
             raise InputError("method 'red' is for Gaussian noise: it takes no likelihood")
         if method == "red" and not hasattr(H, "adjoint"):
@@ -535,6 +540,8 @@ def fingerprint(
     tensors = [y, H(probe)]
     if likelihood is not None:
         tensors.append(likelihood(H(probe), y))
+        if hasattr(likelihood, "deviation"):  # the parameter, which the terms may be free of
+            tensors.append(likelihood.deviation(H(probe)))
     if callable(denoiser):  # two callables may share a name
         tensors.append(denoiser(probe, settings.sigma_f))
     for tensor in tensors:

@@ -145,6 +145,25 @@ def test_where_the_measurement_touches_0_all_stays_finite(model, at):
     assert torch.isfinite(terms).all() and torch.isfinite(x.grad).all()
 
 
+def test_the_poisson_term_leads_back_from_below_0():
+    """Convex through the floor: the slope is that of the tangent, and towards y."""
+    x = torch.tensor([-0.01, 0.0, FLOOR / 2, FLOOR, 2 * FLOOR], dtype=torch.float64)
+    (slope,) = torch.autograd.grad(
+        Poisson(10.0)(x.requires_grad_(), torch.tensor(0.3)).sum(), x
+    )  # fmt: skip
+    at_floor = 0.5 * (1 - 0.3 / FLOOR)
+    expected = [at_floor] * 4 + [0.5 * (1 - 0.3 / (2 * FLOOR))]
+    assert slope.tolist() == pytest.approx(expected)  # y of 0.3 is a float32
+
+
+def test_the_gamma_term_is_flat_below_its_floor():
+    x = torch.tensor([-0.01, 0.0, FLOOR / 2], dtype=torch.float64, requires_grad=True)
+    terms = Gamma(5.0)(x, torch.tensor(0.3, dtype=torch.float64))
+    (slope,) = torch.autograd.grad(terms.sum(), x)
+    assert slope.tolist() == [0, 0, 0]
+    assert terms.tolist() == pytest.approx([0.25 * (math.log(FLOOR) + 0.3 / FLOOR)] * 3)
+
+
 @pytest.mark.parametrize("kind", [Gaussian, Poisson, Laplace, Gamma])
 @pytest.mark.parametrize("value", [0, -1.0, math.inf, math.nan, "5", True])
 def test_levels_that_are_none_are_refused(kind, value):
@@ -161,11 +180,13 @@ TINY = preset("fast").replace(channels=4, scales=2, input_channels=4, iterations
 def test_the_gaussian_term_is_what_there_is_without_one():
     x = torch.full((1, 3, 16, 16), 0.4)
     y = degrade(x, Identity(), 0.1, seed=0)
-    s = TINY.replace(clipped=False)
+    s = TINY.replace(clipped=False, channels=8, iterations=150)
     plain = restore(y, settings=s, sigma=0.1, device="cpu")
     named = restore(y, settings=s, sigma=0.1, device="cpu", likelihood=Gaussian(0.1))
     # Halves are exact; sums come in the same order.
     assert torch.equal(plain.image, named.image)
+    assert plain.history["lam"][-1] > s.lam  # the controller acts, at the same level
+    np.testing.assert_array_equal(plain.history["lam"], named.history["lam"])
     for name in ("data", "objective", "augmented", "residual"):
         np.testing.assert_allclose(plain.history[name], named.history[name], rtol=1e-6)
 
@@ -266,9 +287,16 @@ def test_likelihoods_are_refused_where_they_have_no_place():
     s = preset("fast", "deblur")
     with pytest.raises(InputError, match="set it to 0 with a likelihood"):
         restore(y, Blur.uniform(3), likelihood=Poisson(5.0), settings=s, device="cpu")
+    for none in ("poisson", 3.0, Poisson):
+        with pytest.raises(InputError, match="likelihood must be a callable"):
+            restore(y, likelihood=none, device="cpu")
 
 
-def test_a_checkpoint_of_another_likelihood_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    "other", [Gamma(5.0), Poisson(500.0), None], ids=["kind", "parameter", "none"]
+)
+def test_a_checkpoint_of_another_likelihood_is_refused(tmp_path, other):
+    """Of another peak, too: the terms are free of it, the controller is not."""
     y, path = torch.rand(1, 3, 16, 16), tmp_path / "c.pt"
 
     def interrupt(state):
@@ -284,6 +312,6 @@ def test_a_checkpoint_of_another_likelihood_is_refused(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(Poisson(5.0), interrupt)
     with pytest.raises(InputError, match="belongs to another input"):
-        run(Gamma(5.0))
+        run(other)
     resumed, whole = run(Poisson(5.0)), run(Poisson(5.0))
     assert torch.equal(resumed.image, whole.image)
