@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 from . import __version__
@@ -17,6 +18,7 @@ from .settings import METHODS, PRESETS
 KERNELS = ("uniform9", "gauss25")
 TASKS = ("denoise", "sr", "deblur", "inpaint")
 DENOISERS = ("nlm", "bm3d", "tv", "wavelet", "bilateral", "median")
+RULES = ("windowed-variance", "exponential-variance", "discrepancy")
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +72,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--denoiser", choices=DENOISERS, help="f of RED; the preset's if absent")
     add("--preset", choices=PRESETS, default="fast")
     add("--iterations", type=_whole, metavar="N", help="of each run; the preset's if absent")
+    text = "end each run early by a rule that needs no truth; discrepancy goes by --sigma"
+    add("--stop", choices=RULES, help=text)
+    text = "of --stop with a variance: iterations without a smaller one, default 1000"
+    add("--patience", type=_whole, metavar="N", help=text)
     add("--seed", type=_natural, default=0, metavar="N")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
     text = "of the network's products; auto is float32 on a CPU, tf32 on a GPU"
@@ -162,7 +168,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _restore(options) -> int:
-    from . import engine, images, operators, restoration
+    from . import engine, images, operators, restoration, stopping
     from .noise import noise_level
     from .progress import Progress
 
@@ -175,10 +181,17 @@ def _restore(options) -> int:
         _check_kernel(H, y)
     if options.task == "inpaint":
         y = _masked(options, H, y)
+    if options.stop is not None and options.method == "red":
+        raise InputError("--stop has nothing to stop in --method red: leave it out")
+    if options.patience is not None and options.stop not in RULES[:2]:
+        raise InputError(f"--patience belongs to --stop {' or '.join(RULES[:2])}")
     engine.pick(options.device, options.precision)  # refused now, before anything is estimated
     sigma = None if options.sigma is None else options.sigma / 255
     dip = options.method.startswith("dip")
-    estimated = sigma is None and options.task == "denoise" and not dip
+    discrepancy = options.stop == "discrepancy"
+    if discrepancy and sigma is None and options.task != "denoise":
+        raise InputError(f"--stop discrepancy with --task {options.task} needs --sigma")
+    estimated = sigma is None and options.task == "denoise" and (not dip or discrepancy)
     if estimated:
         sigma = noise_level(y)
     settings = _settings(options, setting, sigma)
@@ -187,9 +200,10 @@ def _restore(options) -> int:
     how = engine.pick(options.device, options.precision, work=work)
     if options.denoiser is not None and dip:
         logger.warning("--denoiser has no effect with --method %s", options.method)
-    if options.sigma is not None and options.task != "denoise":
+    if options.sigma is not None and options.task != "denoise" and not discrepancy:
         logger.warning("--sigma has no effect with --task %s", options.task)
     output = Path(options.output)
+    patience = {} if options.patience is None else {"patience": options.patience}
     with Progress(settings.iterations * settings.runs, options.method) as progress:
 
         def show(state) -> None:
@@ -203,15 +217,19 @@ def _restore(options) -> int:
             y, H, method=options.method, settings=settings, sigma=sigma,
             seed=options.seed, engine=how, callback=show,
             checkpoint=output.with_name(f".{output.name}.checkpoint"),
+            stop=options.stop and partial(stopping.named, options.stop, sigma, **patience),
         )  # fmt: skip
     image = H.crop(result.image) if hasattr(H, "crop") else result.image
     if options.task == "inpaint":  # what is seen stays as it is
         image = image.cpu().where(H.mask(y) == 0, y)
     alpha = images.resized_alpha(picture.alpha, tuple(image.shape[2:]))
     images.write(output, images.Picture(image, picture.bits, alpha, picture.profile))
+    taken = f"{settings.iterations} iterations x {settings.runs}"
+    if options.stop is not None:
+        taken = f"iteration {', '.join(map(str, result.iterations))} of {settings.iterations}"
     print(
-        f"{output}: {options.method}, preset {options.preset}, {settings.iterations} iterations"
-        f" x {settings.runs}, {result.seconds:.0f} s on {how}"
+        f"{output}: {options.method}, preset {options.preset}, {taken}, {result.seconds:.0f} s on "
+        f"{how}"
     )
     return 0
 

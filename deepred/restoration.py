@@ -30,6 +30,7 @@ from .noise import noise_level
 from .operators import adapted, image_shape, task_of
 from .settings import METHODS, Settings, preset
 from .solver import VERSION, Likelihood, State, iterate
+from .stopping import Rule
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class Result:
     `image` (1, C, H, W) is the mean of `images`, one for each run. `history` has one row an
     iteration, the runs one after the other: ``run``, ``iteration``, ``seconds``, the terms of
     `deepred.solver.State` and whatever the callback returned (NaN where it returned nothing).
+    `iterations` are those of `images`: each run's last, or the one that its stopping rule chose.
     """
 
     image: Tensor
@@ -54,6 +56,7 @@ class Result:
     seed: int
     seconds: float
     engine: Engine
+    iterations: list[int]
 
     @property
     def deviation(self) -> Tensor:
@@ -94,6 +97,7 @@ def restore(
     checkpoint: str | Path | None = None,
     checkpoint_seconds: float = 30.0,
     likelihood: Likelihood | None = None,
+    stop: Callable[[], Rule] | None = None,
 ) -> Result:
     """Restore an image from a measurement y = H x + noise.
 
@@ -105,7 +109,8 @@ def restore(
         physics object of deepinv, which is taken without its noise.
     method : "deepred", "dip" (the same loop with lam = mu = 0), "dip-tv" (DIP with the total
         variation of its output) or "red" (no network).
-    denoiser : a name ("nlm", "bm3d", "tv") or a callable f(x, sigma); the settings' unless given.
+    denoiser : a name of `deepred.denoisers.NAMES` or a callable f(x, sigma); the settings' unless
+        given.
     settings : preset `fast` of the task unless given: that which H names (`H.task`), else
         denoising.
     sigma : noise level of y in image units. Where the settings need it (the controller, and RED
@@ -122,6 +127,9 @@ def restore(
     checkpoint_seconds : least time between two saves.
     likelihood : of the noise, for Eq. (7), in the place of 1/2 ||Hx - y||^2: one of
         `deepred.likelihoods`, or a callable (Hx, y) -> terms (see `deepred.solver.ADMM`).
+    stop : makes a stopping rule of `deepred.stopping` for each run: `WindowedVariance`, say, or
+        `lambda: Discrepancy(sigma)`. A run ends when its rule says so, with the image of the rule's
+        choice; at the settings' iterations, with its last, if it never does.
 
     Raises
     ------
@@ -132,7 +140,7 @@ def restore(
     """
     problem = Problem(
         y, H, method, denoiser, settings, sigma, seed, shape, network, callback, checkpoint,
-        checkpoint_seconds, likelihood,
+        checkpoint_seconds, likelihood, stop,
     )  # fmt: skip
     (result,) = restore_all([problem], device=device, engine=engine)
     if isinstance(result, DivergedError):
@@ -157,6 +165,7 @@ class Problem:
     checkpoint: str | Path | None = None
     checkpoint_seconds: float = 30.0
     likelihood: Likelihood | None = None
+    stop: Callable[[], Rule] | None = None
 
 
 def restore_all(
@@ -250,6 +259,13 @@ class _Job:
             )
         if likelihood is not None and method == "red":
             raise InputError("method 'red' is for Gaussian noise: it takes no likelihood")
+        if problem.stop is not None and method == "red":
+            raise InputError("method 'red' has no network that learns the noise: it takes no stop")
+        if problem.stop is not None and not isinstance(_made(problem.stop), Rule):
+            raise InputError(
+                "stop must make a rule of deepred.stopping when called, such as WindowedVariance "
+                f"or lambda: Discrepancy(sigma); got {problem.stop!r}"
+            )
         if method == "red" and not hasattr(H, "adjoint"):
             raise InputError("method 'red' needs an H with an adjoint: H.adjoint(y)")
         if settings is not None:
@@ -305,13 +321,14 @@ class _Job:
                 made = "" if p.network is None else repr(p.network())
             identity = fingerprint(
                 self.y, self.H, p.method, self.denoiser_name, s, self.sigma, p.seed, self.shape,
-                engine, made, p.likelihood,
+                engine, made, p.likelihood, p.stop and p.stop(),
             )  # fmt: skip
         self.store = Checkpoint(p.checkpoint, identity, p.checkpoint_seconds)
-        saved = self.store.load(engine.device) or {"images": {}, "rows": {}, "solvers": {}}
-        self.images: dict[int, Tensor] = saved["images"]  # of the runs that are done
-        self.good: dict[int, dict] = saved["solvers"]  # the last good snapshot of those that go on
-        self.histories = {r: History(saved["rows"].get(r)) for r in range(self.runs)}
+        saved = self.store.load(engine.device) or {}
+        self.images: dict[int, Tensor] = saved.get("images", {})  # of the runs that are done
+        self.iterations: dict[int, int] = saved.get("iterations", {})  # theirs
+        self.good: dict[int, dict] = saved.get("solvers", {})  # last good snapshots of the others
+        self.histories = {r: History(saved.get("rows", {}).get(r)) for r in range(self.runs)}
         self.failure: DivergedError | None = None
         for r, snapshot in self.good.items():
             logger.warning(
@@ -344,16 +361,25 @@ class _Job:
                 self.y, self.H, net, z, self.denoise, self.settings,
                 sigma=self.sigma, seed=seed, executor=executor, likelihood=p.likelihood,
             )  # fmt: skip
+            rule, stopped, latest = p.stop and p.stop(), False, None
             if r in self.good:
                 solver.load_state_dict(self.good[r])
-            self.good[r] = solver.state_dict()
+                if rule is not None:
+                    rule.load_state_dict(self.good[r]["rule"])
+            self.good[r] = solver.state_dict() | {"rule": rule and rule.state_dict()}
             for state, good in iterate(solver):
                 self._tell(replace(state, run=r))
-                self.good[r] = good  # now that its row is there: a callback may be interrupted
+                stopped = rule is not None and rule.update(state)
+                if good is not latest:  # now that its row is there: a callback may be interrupted
+                    latest = good
+                    self.good[r] = good | {"rule": rule and rule.state_dict()}
                 if self.store.due():
                     self.save()
                 yield
-        self.images[r] = solver.estimate
+                if stopped:
+                    break
+        k, image = rule.best if stopped else (solver.k, solver.estimate)
+        self.iterations[r], self.images[r] = k, image
         del self.good[r]
 
     def _red(self, r: int) -> Iterator[None]:
@@ -382,7 +408,7 @@ class _Job:
             seconds = time.perf_counter() - started
             self._tell(State(k, x, x, torch.zeros_like(x), fx, x, terms, seconds))
             yield
-        self.images[r] = x
+        self.iterations[r], self.images[r] = k, x
 
     def _network(self) -> nn.Module:
         make = self.problem.network
@@ -399,7 +425,8 @@ class _Job:
             for r, history in self.histories.items()
             if r in self.images or r in self.good
         }
-        return {"images": self.images, "rows": rows, "solvers": self.good}
+        done = {"images": self.images, "iterations": self.iterations}
+        return {**done, "rows": rows, "solvers": self.good}
 
     def save(self) -> None:
         # RED is a matter of seconds, and has nothing to go on from.
@@ -418,6 +445,7 @@ class _Job:
         return Result(
             torch.stack(images).mean(0), images, columns, self.settings, self.problem.method,
             self.sigma, self.problem.seed, float(sum(each)), self.engine,
+            [self.iterations[r] for r in range(self.runs)],
         )  # fmt: skip
 
 
@@ -457,6 +485,14 @@ def untrained(shape: tuple[int, int, int], settings: Settings) -> nn.Module:
         scales=settings.scales,
         skip=settings.skip,
     )
+
+
+def _made(make: object) -> object:
+    """What it makes when called without arguments, None if it cannot be called so."""
+    try:
+        return make()
+    except TypeError:
+        return None
 
 
 def check_measurement(y: Tensor) -> None:
@@ -529,13 +565,15 @@ def fingerprint(
     engine,
     made,
     likelihood=None,
+    rule=None,
 ) -> str:
     """A hash of what a run's result depends on. Callables enter by what they do to noise."""
     probe = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0)).to(y)
     name = denoiser if isinstance(denoiser, str | None) else getattr(denoiser, "__qualname__", "f")
     told = [method, name, settings.as_dict(), sigma, seed, shape, str(y.dtype)]
     told += [str(replace(engine, threads=0, batch=1))]
-    told += [torch.__version__, __version__, VERSION, made, "checkpoint 2"]
+    told += [torch.__version__, __version__, VERSION, made, "checkpoint 3"]
+    told += [type(rule).__name__, repr(rule and rule.state_dict())]
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
     tensors = [y, H(probe)]
     if likelihood is not None:

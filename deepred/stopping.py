@@ -9,6 +9,9 @@ A rule is of one run: where there are several, each has its own. `update` only q
 images' device; one step in `every` it reads one number back, which waits for the device. So a stop
 is noticed up to every - 1 iterations late, and what is best is not: it is kept on the device, step
 by step, and no more changed by what comes after the iteration at which one should have stopped.
+
+`deepred.restore(..., stop=WindowedVariance)` ends each run by a rule of its own; a rule may as well
+look on from a callback and stop nothing.
 """
 
 from __future__ import annotations
@@ -93,6 +96,14 @@ class Rule:
         if k % self.every == 0:
             self._stopped = 0 <= int(self._k) <= k - self.patience
         return self._stopped
+
+    def state_dict(self) -> dict:
+        """All that it has seen, for a checkpoint; `update` writes into none of it."""
+        return {k: list(v) if isinstance(v, list) else v for k, v in vars(self).items()}
+
+    def load_state_dict(self, saved: dict) -> None:
+        """Go on from a `state_dict` of a rule of the same kind and options."""
+        vars(self).update({k: list(v) if isinstance(v, list) else v for k, v in saved.items()})
 
     @property
     def best(self) -> tuple[int, Tensor] | None:

@@ -205,6 +205,7 @@ if p.profile != "smoke" and p.images is None and p.iterations is None:
 # that). Averages are the better bargain: their best is above that of any output, and even at the end, with nobody
 # stopping, they have lost less than a decibel. But they lag, and so rules and averages disagree on when to stop; with a
 # learning rate this high the picture is there before a mean over a hundred outputs has caught up.
+# To have a rule end a run, not only look on, give it to the call: `restore(..., stop=stopping.WindowedVariance)`.
 #
 # ## Means over runs, and where they disagree
 #
@@ -249,7 +250,7 @@ if p.profile != "smoke" and p.images is None and p.iterations is None:
 # ## Another architecture: the Deep Decoder
 #
 # Footnote 5 of the paper: all of it holds for the Deep Decoder as well (Heckel and Hand 2019). It has no
-# convolutions wider than a pixel: mix the channels, double, ReLU, normalise, five times. With few channels it has fewer
+# convolutions wider than a pixel: mix the channels, double, ReLU, normalise, four or five times. With few channels it has fewer
 # parameters than a large image has numbers, and then *cannot* fit all of the noise, however long one waits. (On the
 # small crops below it has about as many: 17,088 for 12,288 numbers.)
 

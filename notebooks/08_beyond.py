@@ -219,7 +219,7 @@ Markdown(tables.markdown(tables.stops(stored)))
 # iteration is 0.2 dB from its best. In deblurring, where 2000 iterations are twice what preset
 # `fast` takes, the exponentially weighted variance wins back 0.7 of the 1.1 dB that DeepRED loses
 # and 1.2 of the 3.0 of DIP, in half the iterations. So the presets have fixed numbers of iterations,
-# and the rules are there for measurements unlike ours: `deepred.stopping.named`.
+# and the rules are there for measurements unlike ours: `restore(..., stop=...)`, `deepred restore --stop`.
 
 # %% [markdown]
 # ## What the presets make of it

@@ -22,7 +22,7 @@ from PIL import Image
 from test_images import bomb, cut, make, pixels, spoilt, with_value, written
 
 import deepred
-from deepred import cli, images
+from deepred import cli, denoisers, images, stopping
 
 LIMIT = 300  # seconds a subprocess may take; they take one to ten
 
@@ -289,6 +289,22 @@ def test_masks_that_do_not_fit_are_refused(noisy_png, tmp_path, capsys, kind, to
     assert names(tmp_path) == before
 
 
+def test_restore_stops_by_a_rule(noisy_png, tmp_path, small_network, capsys):
+    output = tmp_path / "out.png"
+    options = ["--method", "dip", "--stop", "discrepancy", "--sigma", 60, "--iterations", 400]
+    assert call("restore", noisy_png, "-o", output, *options) == 0
+    taken = re.search(r"iteration (\d+), (\d+) of 400", capsys.readouterr().out)
+    assert taken and all(1 <= int(k) < 400 for k in taken.groups())  # sigma is generous
+    options[3:6] = ["exponential-variance", "--patience", 30]
+    assert call("restore", noisy_png, "-o", output, *options) == 0
+    assert re.search(r"iteration \d+, \d+ of 400", capsys.readouterr().out)
+
+
+def test_the_names_of_the_command_line_are_those_of_the_package():
+    assert cli.DENOISERS == denoisers.NAMES
+    assert cli.RULES == stopping.NAMES
+
+
 # What it refuses ----------------------------------------------------------------------------------
 
 # Options of a restore that is good but for them, and what the one line must say.
@@ -318,6 +334,11 @@ BAD_OPTIONS = {
     "--mask nowhere.png": "--mask belongs to --task inpaint, not denoise",
     "--task inpaint --mask nowhere.png": "nowhere.png: no such file",
     "--task tomography": "--task",
+    "--stop early": "--stop",
+    "--stop discrepancy --task sr": "--stop discrepancy with --task sr needs --sigma",
+    "--stop discrepancy --method red": "--stop has nothing to stop in --method red",
+    "--patience 5": "--patience belongs to --stop windowed-variance or exponential-variance",
+    "--stop windowed-variance --patience 0": "--patience: must be at least 1, got 0",
     "--device tpu": "--device",
     "--profile quick": "--profile",
     "second.png": "second.png",

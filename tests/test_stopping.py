@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import deepred
 from deepred import stopping
 from deepred.errors import InputError
 from deepred.settings import Settings
@@ -464,3 +465,105 @@ def test_averages_refuse_what_they_cannot_use():
         stopping.SlidingMean(0)
     with pytest.raises(InputError, match=r"weight must be a number in \(0, 1\], got 1.5"):
         stopping.ExponentialMean(1.5)
+
+
+# In restore ---------------------------------------------------------------------------------------
+
+
+def short() -> WindowedVariance:
+    return WindowedVariance(window=5, patience=7, every=1)
+
+
+def looking_on(rules: dict, make):
+    """A callback that feeds a rule for each run, and what each said first."""
+    said = {}
+
+    def callback(state):
+        rule = rules.setdefault(state.run, make())
+        if rule.update(state):
+            said.setdefault(state.run, state.k)
+
+    return callback, said
+
+
+def test_restore_stops_where_a_rule_that_looks_on_would_have(noisy, tiny):
+    settings = tiny.replace(iterations=80, runs=2, learning_rate=0.05)
+    rules = {}
+    callback, said = looking_on(rules, short)
+    options = dict(method="dip", settings=settings, device="cpu")
+    whole = deepred.restore(noisy, callback=callback, **options)
+    assert set(said) == {0, 1} and all(k < 80 for k in said.values())
+    ended = deepred.restore(noisy, stop=short, **options)
+    for run, (k, image) in enumerate(rules[run].best for run in (0, 1)):
+        assert ended.iterations[run] == k
+        assert torch.equal(ended.images[run], image)
+        assert ended.history["iteration"][ended.history["run"] == run].max() == said[run]
+    assert torch.equal(ended.image, torch.stack(ended.images).mean(0))
+    assert whole.iterations == [80, 80]
+
+
+def test_a_rule_that_never_stops_changes_nothing(noisy, tiny):
+    options = dict(settings=tiny, sigma=0.1, device="cpu")
+    plain = deepred.restore(noisy, **options)
+    looked_at = deepred.restore(noisy, stop=WindowedVariance, **options)
+    assert torch.equal(plain.image, looked_at.image)
+    assert looked_at.iterations == [tiny.iterations] * tiny.runs
+
+
+@pytest.mark.parametrize(
+    "make",
+    [short, lambda: ExponentialVariance(weight=0.3, patience=7, every=1)],
+    ids=["windowed", "exponential"],
+)
+def test_a_stop_is_the_same_after_an_interruption(noisy, tiny, tmp_path, make):
+    """Saved at iteration 10, interrupted at 13 and ended by the rule: as if nothing had been."""
+    settings = tiny.replace(iterations=80, runs=2, learning_rate=0.05, check_every=10)
+    path = tmp_path / "c"
+    options = dict(method="dip", settings=settings, device="cpu", stop=make)
+    whole = deepred.restore(noisy, **options)
+    for run in (0, 1):
+
+        def interrupted(state, run=run):
+            if (state.run, state.k) == (run, 13):
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            deepred.restore(noisy, callback=interrupted, checkpoint=path, **options)
+    again = deepred.restore(noisy, checkpoint=path, **options)
+    assert again.iterations == whole.iterations and max(whole.iterations) < 80
+    assert torch.equal(again.image, whole.image)
+    assert again.history["iteration"].tolist() == whole.history["iteration"].tolist()
+
+
+def test_a_checkpoint_of_another_rule_is_refused(noisy, tiny, tmp_path):
+    def interrupted(state):
+        if state.k == 27:
+            raise KeyboardInterrupt
+
+    options = dict(settings=tiny, sigma=0.1, device="cpu", checkpoint=tmp_path / "c")
+    with pytest.raises(KeyboardInterrupt):
+        deepred.restore(noisy, callback=interrupted, stop=short, **options)
+    for other in (None, lambda: WindowedVariance(window=6, patience=7, every=1), WindowedVariance):
+        with pytest.raises(InputError, match="another input or other settings"):
+            deepred.restore(noisy, stop=other, **options)
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (WindowedVariance(), "stop must make a rule of deepred.stopping when called"),
+        (Discrepancy, "lambda: Discrepancy"),
+        ("windowed-variance", "stop must make a rule"),
+        (lambda: 3, "stop must make a rule"),
+        (lambda: Discrepancy(0.0), "discrepancy's sigma must be a number above 0"),
+    ],
+    ids=["a rule", "no sigma", "a name", "a number", "sigma 0"],
+)
+def test_what_makes_no_rule_is_refused(noisy, tiny, make, told):
+    with pytest.raises(InputError, match=re.escape(told)):
+        deepred.restore(noisy, settings=tiny, sigma=0.1, stop=make)
+
+
+def test_red_alone_has_nothing_to_stop(noisy, tiny):
+    with pytest.raises(InputError, match="takes no stop"):
+        deepred.restore(noisy, method="red", settings=tiny, sigma=0.1, stop=short)
