@@ -340,7 +340,7 @@ def _dry_run(runs, store, options) -> None:
         left += [run] * (state == "to do")
         seconds = forecast.told(machine.seconds(run)) if machine else ""
         print(
-            f"{state:8s}  {run.experiment:12s} {run.title:38s} "
+            f"{state:8s}  {run.experiment:12s} {run.title:46s} "
             f"{run.iterations:6d} iterations  {seconds}"
         )
     print(", ".join(f"{number} {state}" for state, number in count.items()))

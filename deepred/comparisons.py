@@ -68,7 +68,7 @@ def noise(runs: pd.DataFrame) -> pd.DataFrame:
     """Study `noise`: the squares and the noise's own likelihood as the data term.
 
     Columns: noise, method, ``measured`` (the PSNR of y), ``squares``, ``likelihood``, ``gain``, in
-    dB, means over the images; NaN for what is missing.
+    dB, means over images and seeds; ``standard error`` of the mean gain. NaN for what is missing.
     """
     rows = []
     for setting in NOISES:
@@ -76,16 +76,18 @@ def noise(runs: pd.DataFrame) -> pd.DataFrame:
         y = found[found["method"] == "noisy"]["dB"].mean()
         for method in ("dip", "deepred"):
             mine = found[found["method"] == method]
-            ends = [mine[mine["preset"] == f"fast, {t}"]["dB"].mean() for t in ("l2", "likelihood")]
-            rows.append((setting, NAMES[method], y, *ends, ends[1] - ends[0]))
-    columns = ["noise", "method", "measured", "squares", "likelihood", "gain"]
+            squares, own = (mine[mine["preset"] == f"fast, {t}"] for t in ("l2", "likelihood"))
+            gain = against(mine, "fast, l2", ["fast, likelihood"]).iloc[0]
+            ends = squares["dB"].mean(), own["dB"].mean()
+            rows.append((setting, NAMES[method], y, *ends, gain["mean"], gain["standard error"]))
+    columns = ["noise", "method", "measured", "squares", "likelihood", "gain", "standard error"]
     return pd.DataFrame(rows, columns=columns).round(2)
 
 
 def architectures(runs: pd.DataFrame) -> pd.DataFrame:
     """Study `architectures`: a row a network, with the PSNR of DIP and DeepRED in dB.
 
-    Means over the images, at the last iteration and (``best``) at each run's best.
+    Means over images and seeds, at the last iteration and (``best``) at each run's best.
     """
     rows = []
     for name in ARCHITECTURES:

@@ -46,7 +46,7 @@ def _networks(run: Run) -> bool:
 
 def _shape_of(settings: Settings) -> Settings:
     """Settings with nothing but what the work depends on, so that it is counted once."""
-    names = ("channels", "input_channels", "skip", "scales")
+    names = ("network", "channels", "input_channels", "skip", "scales")
     return Settings(**{name: getattr(settings, name) for name in names})
 
 

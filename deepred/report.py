@@ -243,8 +243,7 @@ def _grouped(absent: Sequence[tuple[Run, str | None]]) -> list[tuple[str, list[s
     """(experiment, titles with the reason) of what is missing."""
     groups: dict[str, list[str]] = {}
     for run, reason in absent:
-        seed = f", seed {run.seed}" if run.seed else ""
-        line = f"{run.title}{seed}" + (f" ({reason})" if reason else "")
+        line = run.title + (f" ({reason})" if reason else "")
         groups.setdefault(run.experiment, []).append(line)
     return list(groups.items())
 

@@ -53,7 +53,7 @@ class Outcome:
         """What failed, why, and where its log is, which is written into the store's folder."""
         told = []
         for run, error in self.failed:
-            name = f"failed-{run.experiment}-{run.title.replace(' ', '-')}-{run.seed}.log"
+            name = f"failed-{run.experiment}-{run.title.replace(' ', '-')}.log"
             with replacing(store.part("logs") / name) as log:
                 log.write_text(error, encoding="utf-8")
             log = store.part("logs") / name

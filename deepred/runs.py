@@ -186,7 +186,7 @@ class Run:
     def title(self) -> str:
         which = f"{self.method} ({self.preset})" if self.preset else self.method
         what = "" if self.task == "denoise" else f" {self.setting}"
-        return f"{self.image}{what} {which}"
+        return f"{self.image}{what} {which}" + (f" seed {self.seed}" if self.seed else "")
 
 
 @lru_cache(maxsize=8)  # a plan asks for the same image many times in a row

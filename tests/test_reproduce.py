@@ -248,7 +248,9 @@ def test_what_fails_is_told_at_the_end_and_the_rest_still_runs(tmp_path, monkeyp
     assert reproduce.reproduce(options, compute) == 1
     assert mark.read_text() == "smoke[3]"
     told = capsys.readouterr().err.splitlines()[-3:]
-    assert told[0].startswith("failed: run denoising astronaut noisy: RuntimeError: a run's own")
+    assert told[0].startswith(
+        "failed: run denoising astronaut noisy seed 3: RuntimeError: a run's own"
+    )
     log = Path(told[0].rpartition("see ")[2])
     assert log.read_text().startswith("Traceback")
     assert told[1].startswith("failed: notebook bad: ValueError: of no use; see ")
