@@ -9,8 +9,16 @@ import pandas as pd
 
 from .runs import column
 from .settings import preset
-from .studies import ARCHITECTURES, DEVIATIONS, NOISES, SENSITIVITY, STUDIES, WEIGHTS
-from .tables import NAMES
+from .studies import (
+    ARCHITECTURES,
+    DENOISERS,
+    DEVIATIONS,
+    NOISES,
+    SENSITIVITY,
+    STUDIES,
+    WEIGHTS,
+)
+from .tables import DENOISER_NAMES, NAMES
 
 
 def of(runs: pd.DataFrame, experiment: str, task: str | None = None) -> pd.DataFrame:
@@ -99,6 +107,25 @@ def architectures(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).round(2)
 
 
+def denoisers(runs: pd.DataFrame) -> pd.DataFrame:
+    """Study `denoisers`: what each denoiser in DeepRED brings over DIP.
+
+    Columns: ``denoiser``, ``σ_f`` of 255 (none for the median), and for each task the mean gain in
+    dB over images and seeds with its ``standard error``; NaN for what is missing.
+    """
+    names = [name.partition(" ")[::2] for name in DENOISERS]
+    table = {
+        "denoiser": [DENOISER_NAMES[name] for name, _ in names],
+        "σ_f": [level for _, level in names],
+    }
+    labels = [f"fast, {name}" for name in DENOISERS]
+    for task, title in (("denoise", "denoising"), ("sr", "super-resolution")):
+        gains = against(of(runs, "denoisers", task), "fast, none", labels).round(2)
+        table[f"{title} [dB]"] = gains["mean"]
+        table[f"standard error, {title}"] = gains["standard error"]
+    return pd.DataFrame(table)
+
+
 def methods(runs: pd.DataFrame, experiment: str) -> pd.DataFrame:
     """Studies `inpainting` and `tomography`: a row an image and method.
 
@@ -121,6 +148,7 @@ def tables(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
     found = {name: methods(runs, name) for name in ("inpainting", "tomography")}
     found["noise"] = noise(of(runs, "noise"))
     found["architectures"] = architectures(of(runs, "architectures"))
+    found["denoisers"] = denoisers(runs)
     return found | {f"deviations-{task}": deviations(runs, task) for task in DEVIATIONS}
 
 

@@ -40,6 +40,7 @@ STUDIES = {
     "tomography": "Tomography: Shepp and Logan's phantom from 30 views",
     "noise": "Other noise: squares against its own likelihood, PSNR in dB",
     "architectures": "Hourglass and Deep Decoder, PSNR in dB",
+    "denoisers": "Denoisers in DeepRED: gain over DIP in dB",
     "deviations-denoise": "The authors' code against the paper's text: denoising, in dB",
     "deviations-sr": "The authors' code against the paper's text: super-resolution ×4, in dB",
     "deviations-deblur": "The authors' code against the paper's text: deblurring, in dB",

@@ -45,7 +45,7 @@ NOTEBOOKS = {
         "super-resolution", "table2", "table3", "table4", "figure2", "figure3", "narrow"
     ),
     "07_deblurring": ("deblurring", "table5", "figure4", "figure5", "figure6", "narrow"),
-    "08_beyond": ("economy", "precision", "stopping"),
+    "08_beyond": ("economy", "precision", "stopping", "denoisers"),
     "09_paper_and_code": ("deviations",),
     "10_your_own_problem": ("inpainting", "tomography"),
 }  # fmt: skip

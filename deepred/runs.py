@@ -171,6 +171,8 @@ class Run:
             told.append(precision)
         if self.term != "l2":
             told.append(self.term)
+        if "," in self.preset:  # a study's variant: its row must not be another study's
+            told.append(f"{self.experiment}: {self.preset}")
         denoiser = "bm3d" if self.method == "cbm3d" else self.settings and self.settings.denoiser
         told += _DENOISER_VERSIONS.get(denoiser, [])
         digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())

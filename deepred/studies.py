@@ -355,6 +355,38 @@ def architectures(seeds: tuple[int, ...]) -> list[Run]:
     ]  # fmt: skip
 
 
+# Denoisers that need no training, each asked for little and for much (sigma_f of 255); the median
+# is not asked.
+DENOISERS = {
+    f"{name} {level}": dict(denoiser=name, sigma_f=level / 255)
+    for name in ("nlm", "bm3d", "tv", "wavelet", "bilateral")
+    for level in (3, 10)
+} | {"median": dict(denoiser="median")}  # fmt: skip
+
+
+def denoisers(seeds: tuple[int, ...]) -> list[Run]:
+    """Other denoisers in DeepRED (Section 5), beside DIP: denoising and super-resolution.
+
+    The crops of `economy`, preset fast with 16 channels and one run of 1000 iterations, two seeds.
+    """
+    changes = dict(channels=16, input_channels=32, runs=1, iterations=1000)
+    return [
+        replace(
+            make(
+                "denoisers", "paper", task, SETTINGS[task][0], "builtin", image, crop, method,
+                "fast", {**changes, **own}, seed,
+            ),
+            preset=f"fast, {name}",
+        )
+        for seed in dict.fromkeys((*seeds, 0, 1))
+        for task in ("denoise", "sr")
+        for method, name, own in [
+            ("dip", "none", {}), *(("deepred", name, own) for name, own in DENOISERS.items())
+        ]
+        for image, crop in ECONOMY_CROPS.items()
+    ]  # fmt: skip
+
+
 def _house(experiment: str, presets: tuple[str, ...], iterations: int, seeds) -> list[Run]:
     changes = dict(channels=32, iterations=iterations, runs=1)
     return [
@@ -369,11 +401,11 @@ def _house(experiment: str, presets: tuple[str, ...], iterations: int, seeds) ->
 
 
 # Hundreds of small runs, of which the last and the best PSNR are shown and no curve.
-ENDS_ALONE = ("deviations", "sensitivity", "noise", "architectures", "tomography")
+ENDS_ALONE = ("deviations", "sensitivity", "noise", "architectures", "denoisers", "tomography")
 
 STUDIES: dict[str, Callable[[tuple[int, ...]], list[Run]]] = {
     "overfitting": overfitting, "endurance": endurance, "narrow": narrow, "economy": economy,
     "precision": precision, "stopping": stopping, "deviations": deviations,
     "sensitivity": sensitivity, "inpainting": inpainting, "tomography": tomography, "noise": noise,
-    "architectures": architectures,
+    "architectures": architectures, "denoisers": denoisers,
 }  # fmt: skip

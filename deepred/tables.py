@@ -26,7 +26,7 @@ NAMES = {
     "red": "RED", "dip": "DIP", "dip-tv": "DIP-TV", "deepred": "DeepRED",
 }  # fmt: skip
 _ORDER = {name: i for i, name in enumerate(NAMES)}
-_DENOISERS = {
+DENOISER_NAMES = {
     "nlm": "NLM", "bm3d": "BM3D", "tv": "TV", "wavelet": "wavelet", "bilateral": "bilateral",
     "median": "median",
 }  # fmt: skip
@@ -56,7 +56,8 @@ def save(table: pd.DataFrame, folder: str | Path, name: str) -> None:
 
 def title(method: str, denoiser: str | None = None) -> str:
     """A method's name; of RED with its denoiser, as its settings are ours and not the paper's."""
-    return NAMES[method] + (f" ({_DENOISERS[denoiser]})" if method == "red" and denoiser else "")
+    told = method == "red" and denoiser
+    return NAMES[method] + (f" ({DENOISER_NAMES[denoiser]})" if told else "")
 
 
 def _named(table: Table, setting: str, method: str, name: str) -> str:
@@ -78,7 +79,7 @@ def table_1(name: str = "paper") -> pd.DataFrame:
                     "task": _title(task, setting),
                     "σ noise": f"{s.input_noise:g}",
                     "LR": f"{s.learning_rate:g}",
-                    "denoiser": _DENOISERS[s.denoiser],
+                    "denoiser": DENOISER_NAMES[s.denoiser],
                     "σ_f": f"{255 * s.sigma_f:g}",
                     "λ": f"{s.lam:g}",
                     "μ": f"{s.mu:g}",

@@ -16,7 +16,9 @@ from deepred.images import read
 from deepred.settings import Settings, preset
 from deepred.store import Store, read_runs
 
-SMALL = ("deviations", "sensitivity", "noise", "architectures", "tomography", "inpainting")
+SMALL = (
+    "deviations", "sensitivity", "noise", "architectures", "denoisers", "tomography", "inpainting"
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -26,6 +28,12 @@ def test_runs_of_a_study_are_told_apart_by_image_seed_and_label(name):
     assert len(told) == len(set(told)) > 4
     assert experiments.plan("quick", [name]) == []
     assert any(name in shown for shown in reproduce.NOTEBOOKS.values())
+
+
+def test_no_two_studies_share_a_run():
+    """A record is of one study, and the table of another would lack it."""
+    runs = [r for r in experiments.plan("paper") if r.dataset == "builtin"]
+    assert len({run.key(run.truth()) for run in runs}) == len(runs) > 500
 
 
 def test_each_deviation_alone_and_all_of_them():
@@ -69,7 +77,7 @@ def test_noise_is_restored_with_either_term():
 def test_runs_of_other_tasks_end_in_the_store(tmp_path):
     """Each kind computed for a few iterations, exported without curves, and shown in its table."""
     runs = []
-    for name in ("noise", "architectures", "tomography"):
+    for name in ("noise", "architectures", "denoisers", "tomography"):
         for run in experiments.plan("paper", [name]):
             if run.image in ("coffee", "shepp-logan") and run.seed == 0 and run.method != "red":
                 short = run.settings and run.settings.replace(channels=4, scales=2, iterations=2)
@@ -82,6 +90,8 @@ def test_runs_of_other_tasks_end_in_the_store(tmp_path):
     assert len(found["noise"]) == 6 and found["noise"]["standard error"].isna().all()  # one each
     assert found["noise"].drop(columns="standard error").notna().all(axis=None)
     assert found["architectures"].notna().all(axis=None)
+    gains = found["denoisers"].filter(like="[dB]")
+    assert gains.shape == (11, 2) and gains.notna().all(axis=None)
     scans = found["tomography"].set_index("method")
     assert scans.loc["TV", "PSNR [dB]"] > scans.loc["FBP", "PSNR [dB]"] + 5
     assert math.isnan(scans.loc["RED", "PSNR [dB]"])  # was not run
