@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from .errors import InputError
+from .errors import InputError, positive, whole
 
 
 def total_variation(
@@ -34,10 +34,11 @@ def total_variation(
     Raises
     ------
     InputError
-        If the weight is not above 0.
+        If the weight is not above 0, or H has no adjoint.
     """
-    if not 0 < weight < math.inf:
-        raise InputError(f"weight must be a number above 0, got {weight!r}")
+    weight, iterations = positive("weight", weight), whole("iterations", iterations)
+    if not hasattr(H, "adjoint"):
+        raise InputError("total variation needs an H with an adjoint: H.adjoint(y)")
     x = H.adjoint(y) if shape is None else y.new_zeros((len(y), *shape))
     # In units in which H is as large as grad, whose squared norm is below 8; p and q are about as
     # small as the weight then, and steps in this ratio let both sides move alike.

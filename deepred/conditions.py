@@ -127,8 +127,10 @@ def spectral_radius(
 ) -> float:
     """The largest modulus of an eigenvalue of J by power iteration, without the matrix.
 
-    For images of any size: two calls of f an iteration. The growth over the last half of the
-    iterations, so that a pair of complex eigenvalues does no harm; it approaches from below.
+    For images of any size: two calls of f an iteration. The mean growth over the last half of the
+    iterations, so that a pair of complex eigenvalues does no harm. It approaches from below where J
+    is symmetric. Where it is not a change may grow for a while before it shrinks, and the figure
+    come from above: it is known to about a hundredth then, unless `iterations` are more.
     """
     x = x.double()
     v = _directions(x, 1, seed)

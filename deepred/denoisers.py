@@ -1,6 +1,7 @@
 """Denoisers f(x, sigma): any callable from an image tensor (N, C, H, W) and a noise level in image
 units to an image tensor of the same shape will do. Here are those that the paper uses, others that
-one may compare with them, and `learned` for networks.
+one may compare with them, and `learned` for networks. They raise an InputError where sigma is below
+0 or not finite.
 
 All run inside libraries that release the interpreter lock, so that the solver can run them beside
 the Theta-update (Figure 1). BM3D is of `deepred.bm3d_torch`, on any device; NLM is scikit-image's
@@ -46,6 +47,7 @@ def nlm(x: Tensor, sigma: float, *, patch: int = 5, distance: int = 6, h: float 
     scikit-image 0.19 and later, which no longer counts the centre pixel twice). For a tensor on
     a GPU `nlm_torch` computes the same there.
     """
+    _check(sigma)
     if x.is_cuda:
         return nlm_torch(x, sigma, patch=patch, distance=distance, h=h)
     return _each(
@@ -87,6 +89,7 @@ def nlm_torch(
 
     A row of shifts at a time, so that it takes memory for about ``6 * (2 * distance + 1)`` images.
     """
+    _check(sigma)
     if sigma == 0:  # nothing to remove; the distances would be divided by it
         return x.detach().clone()
     x = x.detach()
@@ -142,6 +145,7 @@ def tv(x: Tensor, sigma: float) -> Tensor:
 
     scikit-image's weight is set to sigma: the size of jumps it removes is of the noise's size.
     """
+    _check(sigma)
     if sigma == 0:  # nothing to remove; scikit-image would divide by it
         return x.detach().clone()
     images = [
@@ -157,6 +161,7 @@ def wavelet(x: Tensor, sigma: float) -> Tensor:
     thresholds leave marks of the grid. Three channels by way of YCbCr, as its documentation advises
     for colour: .4 to 1.9 dB more than channel by channel (crops of 96 x 96, sigma 3 to 25).
     """
+    _check(sigma)
     if sigma == 0:  # nothing to remove
         return x.detach().clone()
 
@@ -184,6 +189,7 @@ def bilateral(x: Tensor, sigma: float, *, distance: float = 1.25, reach: int = 3
     torch, as in scikit-image 0.26's own a neighbour weighs more than the pixel itself (2.6 times,
     where this says 0.73), which loses 3 to 6 dB to this with these parameters.
     """
+    _check(sigma)
     if sigma == 0:  # nothing to remove
         return x.detach().clone()
     x = x.detach()
@@ -220,9 +226,14 @@ def learned(module: nn.Module) -> Callable[[Tensor, float], Tensor]:
     Raises
     ------
     InputError
-        When called, if the module does not take the image (grey for colour, say, or without a
-        noise level) or does not return one of its shape.
+        If it is no module. When called, if the module does not take the image (grey for colour,
+        say, or without a noise level) or does not return one of its shape.
     """
+    if not isinstance(module, nn.Module):
+        raise InputError(
+            f"learned needs a torch module, got {type(module).__name__}: any other callable "
+            "f(x, sigma) is a denoiser as it is"
+        )
     name, module = type(module).__name__, copy.deepcopy(module).eval()
 
     @torch.no_grad()
@@ -290,6 +301,11 @@ def _bm3d_package():
             "pip install 'deepred[bm3d]', or use denoiser 'bm3d', which is our own"
         ) from None
     return package
+
+
+def _check(sigma: float) -> None:
+    if not 0 <= sigma < math.inf:
+        raise InputError(f"sigma must be a number of at least 0, in image units, got {sigma}")
 
 
 def _each(x: Tensor, denoise: Callable[[np.ndarray], np.ndarray]) -> Tensor:

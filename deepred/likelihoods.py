@@ -1,7 +1,7 @@
 """Noise models: samples, and minus log-likelihoods to stand where Eq. (1) and Eq. (7) have L2.
 
-Section 2.1: other noise "should be done by replacing ||Hx - y||^2 by the minus log-likelihood of
-the appropriate distribution". Calling a model gives the terms of its pixels, up to a constant in y
+Section 2.1: for other noise ||Hx - y||^2 is to be replaced "by the minus log-likelihood of the
+appropriate distribution". Calling a model gives the terms of its pixels, up to a constant in y
 and times a factor, chosen so that their curvature is about 1 at a grey of 1/2 whatever the noise's
 level: that of 1/2 (Hx - y)^2. So lambda and mu mean what they mean with L2.
 """
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import InputError
+from .errors import positive
 
 # A network's output is above 0, but what an operator makes of it may touch 0 or, by rounding, lie
 # below. From here down Poisson's logarithm goes on as its tangent, so that the pull towards y > 0
@@ -36,7 +36,7 @@ class Gaussian:
     sigma: float
 
     def __post_init__(self) -> None:
-        _require("sigma", self.sigma)
+        object.__setattr__(self, "sigma", positive("sigma", self.sigma))
 
     def sample(self, x: Tensor, seed: int) -> Tensor:
         """y = x + sigma n, not clipped; drawn on the CPU from the seed alone."""
@@ -65,7 +65,7 @@ class Poisson:
     peak: float
 
     def __post_init__(self) -> None:
-        _require("peak", self.peak)
+        object.__setattr__(self, "peak", positive("peak", self.peak))
 
     def sample(self, x: Tensor, seed: int) -> Tensor:
         """y = counts / peak, which may exceed 1; negative x counts as 0."""
@@ -100,7 +100,7 @@ class Laplace:
     scale: float
 
     def __post_init__(self) -> None:
-        _require("scale", self.scale)
+        object.__setattr__(self, "scale", positive("scale", self.scale))
 
     def sample(self, x: Tensor, seed: int) -> Tensor:
         """y = x + v, not clipped; drawn on the CPU from the seed alone."""
@@ -135,7 +135,7 @@ class Gamma:
     looks: float
 
     def __post_init__(self) -> None:
-        _require("looks", self.looks)
+        object.__setattr__(self, "looks", positive("looks", self.looks))
 
     def sample(self, x: Tensor, seed: int) -> Tensor:
         """y = x n, which may exceed 1; drawn on the CPU from the seed alone."""
@@ -156,9 +156,3 @@ class Gamma:
 
 
 Model = Gaussian | Poisson | Laplace | Gamma
-
-
-def _require(name: str, value: float) -> None:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not 0 < value < math.inf:
-        raise InputError(f"{name} must be a number above 0, got {value!r}")

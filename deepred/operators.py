@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .errors import InputError
+from .errors import InputError, positive, whole
 from .images import read
 
 KERNELS = ("uniform9", "gauss25")
@@ -79,7 +79,11 @@ class Blur:
     @classmethod
     def of(cls, kernel: np.ndarray | Tensor, method: str = "auto") -> Blur:
         """A blur with the kernel of an array (h, w)."""
-        kernel = np.asarray(kernel, dtype=float)
+        kernel = kernel.detach().cpu() if isinstance(kernel, Tensor) else kernel
+        try:
+            kernel = np.asarray(kernel, dtype=float)
+        except (ValueError, TypeError):
+            raise InputError("a blur kernel must be a table of numbers (h, w)") from None
         if kernel.ndim != 2:
             raise InputError(f"a blur kernel must be a table (h, w), got shape {kernel.shape}")
         return cls(tuple(tuple(row) for row in kernel.tolist()), method)
@@ -87,11 +91,13 @@ class Blur:
     @classmethod
     def uniform(cls, side: int = 9) -> Blur:
         """The uniform kernel of Section 4.3, side x side entries of 1 / side^2."""
+        side = whole("side of a kernel", side)
         return cls.of(np.full((side, side), 1 / side**2))
 
     @classmethod
     def gaussian(cls, side: int = 25, deviation: float = 1.6) -> Blur:
         """The Gaussian kernel of Section 4.3, cut to side x side and scaled to sum 1."""
+        side, deviation = whole("side of a kernel", side), positive("deviation", deviation)
         t = np.arange(side) - (side - 1) / 2
         g = np.exp(-0.5 * (t / deviation) ** 2)
         return cls.of(np.outer(g, g) / g.sum() ** 2)
@@ -115,6 +121,7 @@ class Blur:
         return whiten
 
     def _apply(self, x: Tensor, adjoint: bool) -> Tensor:
+        _check(x)
         small = len(self.kernel) * len(self.kernel[0]) < 25
         if self.method == "spatial" or (self.method == "auto" and small):
             return self._sum(x, adjoint)
@@ -203,10 +210,10 @@ class Downsample:
     factor: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.factor, int) or isinstance(self.factor, bool) or self.factor < 1:
-            raise InputError(f"factor must be a whole number of at least 1, got {self.factor!r}")
+        object.__setattr__(self, "factor", whole("factor", self.factor))
 
     def __call__(self, x: Tensor) -> Tensor:
+        _check(x)
         rows, columns = self._matrices(x, x.shape[2], x.shape[3])
         return rows @ x @ columns.T
 
@@ -277,7 +284,10 @@ class Inpaint:
     @classmethod
     def of(cls, mask: np.ndarray | Tensor) -> Inpaint:
         """With the mask of an array (H, W) or (C, H, W), 1 or True where a pixel is seen."""
-        mask = np.asarray(mask.detach().cpu() if isinstance(mask, Tensor) else mask)
+        try:
+            mask = np.asarray(mask.detach().cpu() if isinstance(mask, Tensor) else mask)
+        except ValueError:  # rows of several lengths
+            mask = np.zeros(0)
         if mask.ndim not in (2, 3) or not np.isin(mask, (0, 1)).all():
             raise InputError("a mask must be an array (H, W) or (C, H, W) of zeros and ones")
         mask = mask[None] if mask.ndim == 2 else mask
@@ -300,6 +310,7 @@ class Inpaint:
 
     def mask(self, like: Tensor) -> Tensor:
         """The mask (1, C or 1, H, W) in the precision and on the device of an image."""
+        _check(like)
         channels, height, width = self.shape
         if like.shape[2:] != (height, width) or channels not in (1, like.shape[1]):
             raise InputError(
@@ -528,7 +539,14 @@ def degrade(
 
     The noise is drawn on the CPU in float32 from `seed` alone. The missing pixels of an `Inpaint`
     have none, scaled or as the outer part of a composition too.
+
+    Raises
+    ------
+    InputError
+        If sigma is no number of at least 0, or above 1 where y is clipped.
     """
+    if not 0 <= sigma < np.inf or (clip and sigma > 1):
+        raise InputError(f"sigma must be in [0, 1], image units, got {sigma:g}: 25 is 25 / 255")
     y = H(x)
     noise = torch.randn(y.shape, generator=torch.Generator().manual_seed(seed))
     y = y + sigma * noise.to(y)
@@ -539,6 +557,11 @@ def degrade(
 
 
 # What the operators are made of, kept once made: all depend on sizes alone ------------------------
+
+
+def _check(x: Tensor) -> None:
+    if x.ndim != 4:
+        raise InputError(f"an image must be (N, C, H, W), got {tuple(x.shape)}")
 
 
 def _place(x: Tensor) -> tuple[int, int, torch.dtype, torch.device]:
@@ -559,7 +582,7 @@ def _periodic(kernel: tuple[tuple[float, ...], ...], height: int, width: int) ->
     return torus.index_put((rows[:, None], columns[None]), values, accumulate=True)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=16)  # each as large as an image
 @torch.inference_mode(False)  # what is kept must serve a later fit
 def _mask(bits: bytes, shape: tuple[int, int, int], dtype, device) -> Tensor:
     """The mask of `Inpaint`, (1, C, H, W)."""

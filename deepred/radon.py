@@ -13,7 +13,7 @@ import torch
 from skimage.transform import iradon
 from torch import Tensor
 
-from .errors import InputError
+from .errors import InputError, positive, whole
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,7 @@ class Radon:
     angles: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        if not isinstance(self.side, int) or isinstance(self.side, bool) or self.side < 2:
-            raise InputError(f"side must be a whole number of at least 2, got {self.side!r}")
+        object.__setattr__(self, "side", whole("side", self.side, 2))
         try:
             usable = isinstance(self.angles, tuple) and np.isfinite(self.angles).all()
         except (TypeError, ValueError):  # no numbers, or tuples of them
@@ -62,9 +61,8 @@ class Radon:
 
         Fewer than side views, or a span below 180 (limited angle), leave the image undetermined.
         """
-        if not count >= 1 or count % 1:
-            raise InputError(f"the number of views must be at least 1 and whole, got {count}")
-        return cls(side, tuple(float(k) * span / count for k in range(int(count))))
+        count, span = whole("the number of views", count), positive("span", span)
+        return cls(side, tuple(float(k) * span / count for k in range(count)))
 
     def image_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """(C, H, W) of the image, of a sinogram's."""

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .errors import InputError, positive
+
 Denoise = Callable[[Tensor], Tensor]
 
 
@@ -77,28 +79,41 @@ def solve(
     H : an operator with `adjoint`.
     denoise : x -> f(x), the noise level already chosen.
     lam : weight of the prior, above 0.
+    method : "fixed-point" or "steepest-descent".
     clip : keep x in [0, 1] after each iteration.
     x0 : where to start; unless given y where it has the image's shape and sees all of it, else
         H^T y over H^T H 1, an interpolation that keeps a constant image as it is, and its mean
         where y sees nothing.
+
+    Raises
+    ------
+    InputError
+        If lam is not above 0, there is no such method, or H has no adjoint.
     """
+    lam = positive("lam", lam)
+    if method not in ("fixed-point", "steepest-descent"):
+        raise InputError(f"method must be fixed-point or steepest-descent, got {method!r}")
+    if not hasattr(H, "adjoint"):
+        raise InputError("RED alone needs an H with an adjoint: H.adjoint(y)")
     back = H.adjoint(y)
     if x0 is None:
         x0 = y if y.shape == back.shape and not hasattr(H, "mask") else _interpolated(back, H)
-    x = x0.clone()
 
     def normal(t: Tensor) -> Tensor:
         return H.adjoint(H(t)) + lam * t
 
-    while True:
-        fx = denoise(x)
-        if method == "fixed-point":
-            x = _conjugate_gradients(normal, back + lam * fx, x, cg_steps, cg_tolerance)
-        else:
-            step = 1 / (1 + lam) if c is None else c
-            x = x - step * (H.adjoint(H(x)) - back + lam * gradient(x, fx))
-        x = x.clamp(0, 1) if clip else x
-        yield x, fx
+    def iterates(x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        while True:
+            fx = denoise(x)
+            if method == "fixed-point":
+                x = _conjugate_gradients(normal, back + lam * fx, x, cg_steps, cg_tolerance)
+            else:
+                step = 1 / (1 + lam) if c is None else c
+                x = x - step * (H.adjoint(H(x)) - back + lam * gradient(x, fx))
+            x = x.clamp(0, 1) if clip else x
+            yield x, fx
+
+    return iterates(x0.clone())
 
 
 def _interpolated(back: Tensor, H) -> Tensor:

@@ -18,8 +18,8 @@
 #
 # $$\min_\Theta \; \lVert \mathbf{H}\mathcal{T}_\Theta(z) - y \rVert_2^2 .$$
 #
-# There is no $\rho$. "Over-fitting is avoided due to the implicit regularization imposed by the architecture
-# and the early stopping"; smoothing over the last outputs and averaging over runs with other $z$ help
+# There is no $\rho$. Overfitting "is avoided due to the implicit regularization imposed by the architecture of
+# the network [...] and the early stopping"; smoothing over the last outputs and averaging over runs with other $z$ help
 # (Sections 2.2 and 3.2).
 #
 # **Time.** The live parts take about a minute on one core.

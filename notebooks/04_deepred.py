@@ -14,7 +14,7 @@
 # which of its parameters matter.
 #
 # **The claim.** The prior of an untrained network and the prior of a denoiser can be had at once,
-# without differentiating the denoiser, by ADMM; and "a tendency for a consistent descent and a
+# without differentiating the denoiser, by ADMM; and a "tendency for a consistent descent and a
 # convergence are obtained empirically" (Section 3.2). Table 1 has the parameters; how sensitive the
 # result is to them the paper does not say.
 #

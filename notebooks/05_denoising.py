@@ -175,8 +175,8 @@ Markdown(tables.markdown(pd.DataFrame(ends)) if ends else "missing")
 # methods learn fast, are at their best before iteration 1000, and then fall: panel (b) shows their
 # residual sink far below the noise (24.7 here, as clipping took a little of the 25), which nothing
 # but learnt noise can do. Constant weights make
-# DeepRED's best better and its fall slower, but fall it does, so "early stopping only to save time"
-# (Section 3.2) is not what the printed $\lambda = \mu = 0.5$ gives.
+# DeepRED's best better and its fall slower, but fall it does, so early stopping "only for saving
+# computations" (Section 3.2) is not what the printed $\lambda = \mu = 0.5$ gives.
 #
 # The released codes' input has a third of that deviation, less than the noise added to it at each
 # step, and everything takes longer. There, at 1800 iterations, DIP has not turned yet. DeepRED's

@@ -13,7 +13,7 @@
 # to the result, and which of them one needs for the printed numbers. A small course in reading a paper against
 # its code, too.
 #
-# **The claim.** The text gives Algorithm 1 and Table 1, and "all our tests" have the same rules. The three
+# **The claim.** The text gives Algorithm 1 and Table 1, and all tests have the same rules. The three
 # notebooks that the authors released (one a task) run another algorithm in ten places. They carry no licence, and
 # nothing of theirs is copied here: what they do is told as facts, and each is a setting of ours.
 #

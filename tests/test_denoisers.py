@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 
 import numpy as np
@@ -363,3 +364,15 @@ def test_a_denoiser_of_deepinv_serves(noisy):
     settings = preset("fast").replace(channels=4, scales=2, iterations=3, runs=1)
     result = restore(noisy, denoiser=f, settings=settings, sigma=SIGMA, device="cpu")
     assert torch.isfinite(result.image).all()
+
+
+@pytest.mark.parametrize("sigma", [-0.1, math.nan, math.inf])
+@pytest.mark.parametrize("name", [name for name in denoisers.NAMES if name != "median"])
+def test_levels_that_are_none_are_refused(name, sigma):
+    with pytest.raises(InputError, match="sigma"):
+        denoisers.named(name)(torch.rand(1, 1, 16, 16), sigma)
+
+
+def test_what_is_no_module_cannot_be_learned():
+    with pytest.raises(InputError, match="learned needs a torch module, got builtin_function"):
+        denoisers.learned(abs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from skimage.restoration import denoise_tv_chambolle
 from skimage.transform import iradon, radon, resize
 
 from deepred import baselines, denoisers, images, metrics, preset, red, restoration, restore
+from deepred.baselines import total_variation
 from deepred.errors import InputError
+from deepred.likelihoods import Gaussian, Poisson
 from deepred.operators import (
     Blur,
     Composed,
@@ -227,7 +230,7 @@ def test_what_is_no_tomography_is_refused():
             Radon(16, bad)
     with pytest.raises(InputError, match="side must be a whole number of at least 2, got 1"):
         Radon(1, (0.0,))
-    with pytest.raises(InputError, match="number of views must be at least 1"):
+    with pytest.raises(InputError, match="number of views must be a whole number of at least 1"):
         Radon.views(16, 0)
     with pytest.raises(InputError, match=r"image must be \(N, C, 16, 16\), got \(1, 1, 16, 17\)"):
         Radon.views(16, 3)(torch.zeros(1, 1, 16, 17))
@@ -369,3 +372,59 @@ def test_default_settings_do_without_a_whitener():
 def test_red_alone_needs_an_adjoint():
     with pytest.raises(InputError, match="method 'red' needs an H with an adjoint"):
         restore(torch.rand(1, 3, 24, 24), lambda x: x, method="red", sigma=0.1, device="cpu")
+
+
+# Values that mean nothing ------------------------------------------------------------------------
+
+Y = torch.rand(1, 1, 8, 8)
+
+
+def noisy(sigma, **options):
+    return degrade(Y, Identity(), sigma, 0, **options)
+
+
+NONSENSE = {
+    "side of a kernel must be": lambda: Blur.uniform(0),
+    "side of a kernel must be a whole number of at least 1, got 2.5": lambda: Blur.uniform(2.5),
+    "deviation must be a number above 0, got -1": lambda: Blur.gaussian(5, -1),
+    "a blur kernel must be a table of numbers": lambda: Blur.of([[1.0], [1.0, 2.0]]),
+    "zeros and ones": lambda: Inpaint.of([[1], [1, 0]]),
+    "number of views must be a whole number of at least 1, got 'a'": lambda: Radon.views(16, "a"),
+    "span must be a number above 0": lambda: Radon.views(16, 4, span=0),
+    "lam must be a number above 0, got 0": lambda: red.solve(Y, Identity(), lambda t: t, 0),
+    "method must be fixed-point or steepest-descent": lambda: red.solve(
+        Y, Identity(), lambda t: t, 0.1, method="newton"
+    ),
+    "needs an H with an adjoint: H.adjoint": lambda: red.solve(Y, abs, lambda t: t, 0.1),
+    "total variation needs an H with an adjoint": lambda: total_variation(Y, abs, 0.1),
+    "weight must be a number above 0, got 'a'": lambda: total_variation(Y, Identity(), "a"),
+    "iterations must be a whole number": lambda: total_variation(Y, Identity(), 0.1, iterations=0),
+    "sigma must be in [0, 1], image units, got 25: 25 is 25 / 255": lambda: noisy(25),
+    "sigma must be in [0, 1], image units, got -1": lambda: noisy(-1, clip=False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("told", NONSENSE)
+def test_values_that_mean_nothing_are_refused_in_one_line(told):
+    with pytest.raises(InputError, match=re.escape(told)) as caught:
+        NONSENSE[told]()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "H",
+    [Blur.uniform(3), Downsample(2), Inpaint.of(np.eye(8)), Framed.of(Blur.uniform(3))],
+    ids=repr,
+)
+def test_an_image_without_its_first_dimension_is_refused(H):
+    with pytest.raises(InputError, match=r"image must be \(N, C, H, W\), got \(3, 8, 8\)"):
+        H(torch.rand(3, 8, 8))
+
+
+def test_numbers_of_numpy_are_numbers():
+    assert Downsample(np.int64(4)) == Downsample(4)
+    assert Radon.views(np.int64(16), np.int32(4)) == Radon.views(16, 4)
+    assert Blur.gaussian(np.int64(5), np.float32(1.5)) == Blur.gaussian(5, 1.5)
+    assert Gaussian(np.float32(0.5)) == Gaussian(0.5) and type(Poisson(np.int64(3)).peak) is float
+    kernel = torch.rand(3, 3, requires_grad=True)
+    assert Blur.of(kernel) == Blur.of(kernel.detach().numpy())

@@ -116,7 +116,7 @@ def test_angles_that_are_no_tuple_of_numbers_are_refused(angles):
 
 @pytest.mark.parametrize("count", [0, -3, 2.5, math.nan, math.inf])
 def test_views_are_counted_in_whole_numbers(count):
-    with pytest.raises(InputError, match="number of views must be at least 1 and whole"):
+    with pytest.raises(InputError, match="number of views must be a whole number of at least 1"):
         Radon.views(16, count)
 
 
