@@ -128,8 +128,8 @@ def restore(
     likelihood : of the noise, for Eq. (7), in the place of 1/2 ||Hx - y||^2: one of
         `deepred.likelihoods`, or a callable (Hx, y) -> terms (see `deepred.solver.ADMM`).
     stop : makes a stopping rule of `deepred.stopping` for each run: `WindowedVariance`, say, or
-        `lambda: Discrepancy(sigma)`. A run ends when its rule says so, with the image of the rule's
-        choice; at the settings' iterations, with its last, if it never does.
+        `lambda: Discrepancy(sigma)`. A run ends when its rule says so, with the rule's image, a
+        mean of the last outputs; at the settings' iterations, with its last, if it never does.
 
     Raises
     ------

@@ -20,10 +20,10 @@ SHAPE = (1, 3, 6, 5)
 NEVER = 10**6
 
 
-def state(k, output=None, *, estimate=None, residual=1.0) -> State:
-    """Iteration k; unless given, its estimate is an image that tells k."""
-    output = torch.zeros(SHAPE) if output is None else output
-    estimate = torch.full_like(output, k) if estimate is None else estimate
+def state(k, output=None, *, residual=1.0) -> State:
+    """Iteration k; unless given, its output is an image that tells k. The estimate is of no use."""
+    output = torch.full(SHAPE, float(k)) if output is None else output
+    estimate = torch.full_like(output, math.nan)
     return State(
         k, estimate, output, output, output, output, {"residual": torch.tensor(residual)}, 0
     )
@@ -57,11 +57,22 @@ def feed(rule, outputs, first=1) -> int | None:
     return None
 
 
-def assert_best(rule, k):
-    """The best is iteration k, number and image."""
+def assert_best(rule, k, outputs=None, first=1):
+    """The best is iteration k; the image a mean of the outputs in memory, of which `first` is the
+    iteration of the first; unless given they are those of `state`."""
+    if outputs is None:
+        outputs = [torch.full(SHAPE, float(i)) for i in range(first, k + 1)]
+    seen = torch.stack(list(outputs))[: k - first + 1].double()
+    if isinstance(rule, WindowedVariance):
+        expected = seen[-rule.window :].mean(0)
+    else:
+        weight, expected = getattr(rule, "weight", 0.1), seen[0]
+        for output in seen[1:]:
+            expected = (1 - weight) * expected + weight * output
     found, image = rule.best
     assert found == k
-    assert torch.equal(image, torch.full_like(image, k))
+    # Rounded sums of a hundred images of size 1; of those of `state`, of size 30 in float32.
+    torch.testing.assert_close(image.double(), expected, rtol=1e-6, atol=1e-12)
 
 
 # The variances ------------------------------------------------------------------------------------
@@ -152,7 +163,7 @@ def test_it_stops_its_patience_after_the_valley(every, patience):
     outputs = [x * (1 - 1e-6 * k) for k, x in enumerate(valley(200, 80))]
     stopped = feed(rule, outputs)
     assert stopped == -(-(81 + patience) // every) * every
-    assert_best(rule, 81)
+    assert_best(rule, 81, outputs)
 
 
 def test_the_exponential_rule_stops_its_patience_after_its_valley():
@@ -161,7 +172,7 @@ def test_the_exponential_rule_stops_its_patience_after_its_valley():
     assert 120 < least < 150  # it lags, by some of its 1 / a
     rule = ExponentialVariance(0.2, 50, every=1)
     assert feed(rule, outputs) == least + 50
-    assert_best(rule, least)
+    assert_best(rule, least, outputs)
 
 
 def test_the_zero_from_which_the_exponential_variance_starts_is_no_valley():
@@ -202,7 +213,7 @@ def test_every_changes_only_when_a_stop_is_noticed():
             stopped = feed(rule, outputs)
             assert stopped % every == 0 and 50 <= stopped < 52 + every
             found.add((type(rule), rule.best[0]))
-            assert_best(rule, rule.best[0])
+            assert_best(rule, rule.best[0], outputs)
     assert len(found) == 2  # one iteration for each rule
 
 
@@ -214,10 +225,10 @@ def test_a_smaller_variance_at_the_last_moment_counts():
     # is the least until iteration 8 = 3 + 5, the last at which patience 5 lets it be beaten.
     rule = WindowedVariance(2, 5, every=1)
     assert feed(rule, outputs) is None
-    assert_best(rule, 9)
+    assert_best(rule, 9, outputs)
     rule = WindowedVariance(2, 4, every=1)
     assert feed(rule, outputs) == 7
-    assert_best(rule, 3)
+    assert_best(rule, 3, outputs)
 
 
 @pytest.mark.parametrize(
@@ -241,12 +252,12 @@ def test_the_device_is_read_at_the_looks_only(new, monkeypatch):
 def test_the_best_image_is_no_memory_of_the_solvers():
     """With an engine's graphs each step writes into the tensors of the one before."""
     rule, reference = WindowedVariance(3, 5, every=1), WindowedVariance(3, 5, every=1)
-    output, estimate = torch.empty(SHAPE).double(), torch.empty(SHAPE).double()
-    for k, x in enumerate(valley(40, 10), 1):
-        stops = rule.update(state(k, output.copy_(x), estimate=estimate.fill_(k)))
+    outputs, memory = valley(40, 10), torch.empty(SHAPE).double()
+    for k, x in enumerate(outputs, 1):
+        stops = rule.update(state(k, memory.copy_(x)))
         assert stops == reference.update(state(k, x))
         assert torch.equal(rule.variance, reference.variance)
-    assert_best(rule, reference.best[0])
+    assert_best(rule, reference.best[0], outputs)
 
 
 # What goes wrong ----------------------------------------------------------------------------------
@@ -262,7 +273,7 @@ def test_what_is_not_finite_is_never_the_best(value):
             # None until there are as many finite ones in a row again.
             assert rule.variance.isfinite() == (memory <= k < 30 or k >= 30 + memory), k
             if k == 34:
-                assert_best(rule, 29)
+                assert_best(rule, 29, outputs)
         assert rule.best[0] >= 35 and rule.best[1].isfinite().all()
         if isinstance(rule, WindowedVariance):
             assert rule.variance.item() == pytest.approx(windowed(outputs[30:], 5)[-1], rel=1e-10)
@@ -281,15 +292,14 @@ def test_it_may_begin_with_what_is_not_finite():
         assert rule.variance.item() == pytest.approx(expected[-1], rel=1e-10)
 
 
-def test_an_estimate_that_is_not_finite_is_never_the_best():
-    broken = torch.full(SHAPE, math.nan)
-    rule = Discrepancy(0.1, every=1)
-    assert not rule.update(state(1, estimate=broken, residual=0.05))
-    assert not rule.update(state(2, output=broken, estimate=torch.ones(SHAPE), residual=0.05))
+def test_what_is_not_finite_leaves_nothing_in_the_mean_of_discrepancy():
+    broken, rule = torch.full(SHAPE, math.nan), Discrepancy(0.1, every=1)
+    assert not rule.update(state(1))
+    assert not rule.update(state(2, broken, residual=0.05))
     assert not rule.update(state(3, residual=math.nan))
     assert rule.best is None
     assert rule.update(state(4, residual=0.06))
-    assert_best(rule, 4)
+    assert_best(rule, 4, [torch.full(SHAPE, float(k)) for k in (1, 1, 3, 4)])
 
 
 # Going back ---------------------------------------------------------------------------------------
@@ -313,14 +323,14 @@ def test_a_return_keeps_a_best_that_it_does_not_undo():
     for k, kept in ((22, True), (21, True), (20, False)):
         rule = WindowedVariance(2, 100)
         feed(rule, outputs[:40])
-        assert_best(rule, 21)
+        assert_best(rule, 21, outputs)
         rule.update(state(k, pattern(0.5)))
         if kept:
-            assert_best(rule, 21)
+            assert_best(rule, 21, outputs)
         else:
             assert rule.best is None
             rule.update(state(k + 1, pattern(0.6)))  # worse than what was forgotten
-            assert_best(rule, k + 1)
+            assert_best(rule, k + 1, [pattern(0.5), pattern(0.6)], first=k)
 
 
 def test_a_rule_that_has_stopped_goes_on_after_a_return():
@@ -331,7 +341,7 @@ def test_a_rule_that_has_stopped_goes_on_after_a_return():
     assert rule.best is None
     assert not rule.update(state(2, residual=0.2))
     assert rule.update(state(3, residual=0.1 - 1e-6))
-    assert_best(rule, 3)
+    assert_best(rule, 3)  # 1, 2, 3 after the return
 
 
 def test_a_return_takes_the_stop_back_before_the_next_look():
@@ -375,7 +385,7 @@ def test_with_the_return_of_the_driver():
     assert iterations == [*range(1, 40), *range(31, 61)]  # 40 is not shown: it went back
     for rule, values in zip(rules, (windowed(outputs[40:], 5), exponential(outputs[40:], 0.4))):
         assert rule.variance.item() == pytest.approx(values[-1], rel=1e-10)
-        assert_best(rule, rule.best[0])
+        assert_best(rule, rule.best[0], outputs[40:], first=31)
 
 
 # Names and input ----------------------------------------------------------------------------------
