@@ -42,7 +42,8 @@ def against(runs: pd.DataFrame, reference: str, labels: list[str] | None = None)
     Returns
     -------
     One row a variant: ``variant``; ``pairs``, how many runs both have; ``PSNR [dB]``, their mean;
-    ``mean``, of the differences in dB; ``standard error`` of that mean. NaN for what is missing.
+    ``mean``, of the differences in dB; ``standard error`` of that mean over ``images``, each with
+    the mean of its seeds: two seeds on one picture are not two pictures. NaN for what is missing.
     """
     place = ["image", "seed"]
     base = runs[runs["preset"] == reference].set_index(place)["dB"]
@@ -50,26 +51,26 @@ def against(runs: pd.DataFrame, reference: str, labels: list[str] | None = None)
     for label in labels if labels is not None else dict.fromkeys(runs["preset"]):
         own = runs[runs["preset"] == label].set_index(place)["dB"]
         difference = (own - base).dropna()
-        n = len(difference)
-        error = difference.std() / np.sqrt(n) if n > 1 else np.nan
-        mean = own[difference.index].mean()
-        rows.append((label, n, mean, difference.mean() if n else np.nan, error))
-    return pd.DataFrame(
-        rows, columns=["variant", "pairs", "PSNR [dB]", "mean", "standard error"]
-    )  # fmt: skip
+        each = difference.groupby("image").mean()
+        error = each.std() / np.sqrt(len(each)) if len(each) > 1 else np.nan
+        level, gain = own[difference.index].mean(), difference.mean()
+        rows.append((label, len(difference), len(each), level, gain, error))
+    columns = ["variant", "pairs", "images", "PSNR [dB]", "mean", "standard error"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def deviations(runs: pd.DataFrame, task: str) -> pd.DataFrame:
     """Study `deviations`: what each departure from the paper's text changes, in dB.
 
     Columns: ``departure``, ``PSNR [dB]``, ``mean`` of the differences to preset paper, ``standard
-    error`` of that mean, ``pairs``; the last row is preset authors. NaN for what is missing.
+    error`` of that mean over ``images``, ``pairs``; the last row is preset authors. NaN for what is
+    missing.
     """
     labels = [f"paper, {name}" for name in DEVIATIONS[task] if name] + ["authors"]
     table = against(of(runs, "deviations", task), "paper", labels)
     names = table["variant"].str.removeprefix("paper, ").replace("authors", "all of them")
     table = table.assign(departure=names).round(2)
-    return table[["departure", "PSNR [dB]", "mean", "standard error", "pairs"]]
+    return table[["departure", "PSNR [dB]", "mean", "standard error", "images", "pairs"]]
 
 
 def noise(runs: pd.DataFrame) -> pd.DataFrame:

@@ -46,6 +46,18 @@ def nlm(x: Tensor, sigma: float, *, patch: int = 5, distance: int = 6, h: float 
     whose mean over the paper's nine images is the 29.13 dB of Section 4.1 (29.17 with
     scikit-image 0.19 and later, which no longer counts the centre pixel twice). For a tensor on
     a GPU `nlm_torch` computes the same there.
+
+    Parameters
+    ----------
+    x : images (N, C, H, W).
+    sigma : their noise level, of which 0 leaves them as they are, in the same units.
+    patch, distance : side of the patches, and how far they are looked for, in pixels.
+    h : filter strength, of sigma.
+
+    Raises
+    ------
+    InputError
+        If sigma is below 0 or not finite: of all denoisers here.
     """
     _check(sigma)
     if x.is_cuda:

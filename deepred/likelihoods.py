@@ -4,6 +4,9 @@ Section 2.1: for other noise ||Hx - y||^2 is to be replaced "by the minus log-li
 appropriate distribution". Calling a model gives the terms of its pixels, up to a constant in y
 and times a factor, chosen so that their curvature is about 1 at a grey of 1/2 whatever the noise's
 level: that of 1/2 (Hx - y)^2. So lambda and mu mean what they mean with L2.
+
+Images and measurements are tensors of any shape, in image units (white is 1); samples, terms and
+deviations have the shape of what they are given.
 """
 
 from __future__ import annotations
@@ -76,11 +79,12 @@ class Poisson:
     def __call__(self, measured: Tensor, y: Tensor) -> Tensor:
         """1/2 (Hx - y log Hx): 1 / (2 peak) times the minus log-likelihood.
 
-        Below `FLOOR` the logarithm is its tangent there: the term stays convex.
+        Below `FLOOR` the logarithm is its tangent there, and below 0 Hx counts as |Hx|: the term is
+        convex, bounded from below, and leads back to Hx >= 0 from anywhere, for y = 0, too.
         """
         log = measured.clamp(min=FLOOR).log()
         tangent = math.log(FLOOR) + measured / FLOOR - 1
-        return 0.5 * (measured - y * torch.where(measured > FLOOR, log, tangent))
+        return 0.5 * (measured.abs() - y * torch.where(measured > FLOOR, log, tangent))
 
     def deviation(self, x: Tensor) -> Tensor:
         """Standard deviation of y at each pixel."""

@@ -124,6 +124,11 @@ class SkipNetwork(nn.Module):
     skip : channels of each skip connection, 0 for none.
     size : (height, width) of the image. Inside, z is larger: a multiple of ``2**scales``, at least
         twice that, so that any size from 1 px up works; the output is cropped to `size`.
+
+    Raises
+    ------
+    InputError
+        If one of them is too small.
     """
 
     def __init__(

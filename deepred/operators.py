@@ -44,6 +44,9 @@ class Identity:
 class Blur:
     """Circular convolution of each channel with a kernel: deblurring (Section 4.3).
 
+    The paper does not say what is beyond the border: that it is circular reproduces the row of
+    Table 5 for the blurred images.
+
     Parameters
     ----------
     kernel : (h, w) as nested tuples, any sizes; its origin is at (h // 2, w // 2). `Blur.of` makes
@@ -78,7 +81,7 @@ class Blur:
 
     @classmethod
     def of(cls, kernel: np.ndarray | Tensor, method: str = "auto") -> Blur:
-        """A blur with the kernel of an array (h, w)."""
+        """A blur with the kernel of an array (h, w); InputError if it is none."""
         kernel = kernel.detach().cpu() if isinstance(kernel, Tensor) else kernel
         try:
             kernel = np.asarray(kernel, dtype=float)
@@ -90,13 +93,20 @@ class Blur:
 
     @classmethod
     def uniform(cls, side: int = 9) -> Blur:
-        """The uniform kernel of Section 4.3, side x side entries of 1 / side^2."""
+        """The uniform kernel of Section 4.3, side x side entries of 1 / side^2.
+
+        InputError if side is no whole number of at least 1.
+        """
         side = whole("side of a kernel", side)
         return cls.of(np.full((side, side), 1 / side**2))
 
     @classmethod
     def gaussian(cls, side: int = 25, deviation: float = 1.6) -> Blur:
-        """The Gaussian kernel of Section 4.3, cut to side x side and scaled to sum 1."""
+        """The Gaussian kernel of Section 4.3, cut to side x side and scaled to sum 1.
+
+        `deviation` in pixels, above 0 (InputError). The bell is in the middle of the square: for an
+        even side half a pixel before the kernel's origin, so that the picture moves by as much.
+        """
         side, deviation = whole("side of a kernel", side), positive("deviation", deviation)
         t = np.arange(side) - (side - 1) / 2
         g = np.exp(-0.5 * (t / deviation) ** 2)
@@ -111,9 +121,13 @@ class Blur:
     def whitener(self, eps: float) -> Callable[[Tensor], Tensor]:
         """W = (|K|^2 + eps)^(-1/2), scaled to mean 1 over the frequencies, as a map of images.
 
+        K is the kernel's spectrum, 1 at frequency 0 for one of sum 1, and eps above 0 (InputError).
+
         ||W (Hx - y)||^2 lets all frequencies that the blur has left count nearly alike: the
         back-projection fidelity (Tirer and Giryes 2020; BP-DIP, Zukerman et al. 2020).
         """
+
+        eps = positive("eps", eps)
 
         def whiten(residual: Tensor) -> Tensor:
             return _filter(residual, _weights(self.kernel, eps, *_place(residual)))
@@ -233,6 +247,7 @@ class Downsample:
         c, the factor, makes the largest eigenvalue about 1; the rest is as for `Blur.whitener`. The
         window leaves little to gain: a side's eigenvalues fall to half the largest, not to nothing.
         """
+        eps = positive("eps", eps)
 
         def whiten(residual: Tensor) -> Tensor:
             rows, columns = (
@@ -283,7 +298,10 @@ class Inpaint:
 
     @classmethod
     def of(cls, mask: np.ndarray | Tensor) -> Inpaint:
-        """With the mask of an array (H, W) or (C, H, W), 1 or True where a pixel is seen."""
+        """With the mask of an array (H, W) or (C, H, W), 1 or True where a pixel is seen.
+
+        InputError if it has other shapes or values, or nothing is seen.
+        """
         try:
             mask = np.asarray(mask.detach().cpu() if isinstance(mask, Tensor) else mask)
         except ValueError:  # rows of several lengths
@@ -297,7 +315,8 @@ class Inpaint:
     def random(cls, shape: tuple[int, ...], seen: float, seed: int = 0) -> Inpaint:
         """Each pixel seen with probability `seen` in (0, 1], drawn from `seed`.
 
-        A shape (H, W) makes one draw for all channels, (C, H, W) one for each.
+        A shape (H, W) makes one draw for all channels, (C, H, W) one for each. InputError if
+        `seen` is outside its range.
         """
         if not 0 < seen <= 1:
             raise InputError(f"the share of seen pixels must be in (0, 1], got {seen}")
@@ -535,10 +554,18 @@ def read_kernel(name: str | Path) -> Blur:
 def degrade(
     x: Tensor, H: Callable[[Tensor], Tensor], sigma: float, seed: int, *, clip: bool = True
 ) -> Tensor:
-    """y = H x + v with white Gaussian noise v of level sigma, clipped to [0, 1] as in the paper.
+    """y = H x + v with white Gaussian noise v of level sigma, clipped to [0, 1].
 
-    The noise is drawn on the CPU in float32 from `seed` alone. The missing pixels of an `Inpaint`
-    have none, scaled or as the outer part of a composition too.
+    The paper does not say that it clips, but the rows of its tables for measured images have it.
+
+    Parameters
+    ----------
+    x : image (N, C, H, W) in [0, 1].
+    H : operator, image -> measurement.
+    sigma : in image units: 25 / 255, say; at most 1 where y is clipped.
+    seed : the noise is drawn on the CPU in float32 from it alone. The missing pixels of an
+        `Inpaint` have none, scaled or as the outer part of a composition too.
+    clip : whether y is cut to [0, 1].
 
     Raises
     ------

@@ -60,6 +60,7 @@ class Radon:
         """`count` views at equal steps over `span` degrees, the first at 0, the end left out.
 
         Fewer than side views, or a span below 180 (limited angle), leave the image undetermined.
+        InputError if count is no whole number of at least 1, or span not above 0.
         """
         count, span = whole("the number of views", count), positive("span", span)
         return cls(side, tuple(float(k) * span / count for k in range(count)))
@@ -92,10 +93,14 @@ class Radon:
     def whitener(self, eps: float) -> Callable[[Tensor], Tensor]:
         """W = (|frequency| + eps)^(1/2) along the detectors, scaled to mean 1, as a map of y's.
 
+        The frequency is 1 at the detectors' highest (Nyquist), and eps above 0 (InputError).
+
         H^T H is near to a division by the frequency (the central slice theorem), which the ramp
         filter of back-projection undoes: with its root in the data term ||W (Hx - y)||^2 all
         frequencies count nearly alike, as for `Blur.whitener`.
         """
+
+        eps = positive("eps", eps)
 
         def whiten(residual: Tensor) -> Tensor:
             frequency = torch.fft.fftfreq(self.side, dtype=residual.dtype, device=residual.device)

@@ -14,12 +14,14 @@ Denoise = Callable[[Tensor], Tensor]
 
 
 def rho(x: Tensor, fx: Tensor) -> Tensor:
-    """The regulariser of Eq. (3), 1/2 x^T (x - f(x)), from x and f(x); a scalar tensor."""
+    """The regulariser of Eq. (3), 1/2 x^T (x - f(x)); x and f(x) of one shape, a scalar tensor."""
     return 0.5 * torch.sum(x * (x - fx))
 
 
 def gradient(x: Tensor, fx: Tensor) -> Tensor:
     """The gradient of rho, x - f(x), exact where f is homogeneous with a symmetric Jacobian.
+
+    x and f(x) of one shape, which is the result's.
 
     NLM, BM3D and most learned denoisers have no symmetric Jacobian (Reehorst and Schniter 2018):
     for them this is RED's definition, not the derivative of Eq. (3).
@@ -28,7 +30,10 @@ def gradient(x: Tensor, fx: Tensor) -> Tensor:
 
 
 def fixed_point(fx: Tensor, v: Tensor, lam: Tensor | float, mu: Tensor | float) -> Tensor:
-    """Eq. (11): x_{j+1} = (lam f(x_j) + mu v) / (lam + mu), with v = T_theta(z) + u."""
+    """Eq. (11): x_{j+1} = (lam f(x_j) + mu v) / (lam + mu), with v = T_theta(z) + u.
+
+    f(x_j) and v of one shape, which is the result's; lam + mu above 0.
+    """
     return (lam * fx + mu * v) / (lam + mu)
 
 
@@ -77,9 +82,10 @@ def solve(
     ----------
     y : the measurement.
     H : an operator with `adjoint`.
-    denoise : x -> f(x), the noise level already chosen.
+    denoise : x -> f(x), the noise level already chosen; given images in y's precision.
     lam : weight of the prior, above 0.
     method : "fixed-point" or "steepest-descent".
+    c : the step of steepest descent, above 0.
     clip : keep x in [0, 1] after each iteration.
     x0 : where to start; unless given y where it has the image's shape and sees all of it, else
         H^T y over H^T H 1, an interpolation that keeps a constant image as it is, and its mean

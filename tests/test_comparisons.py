@@ -113,16 +113,19 @@ def test_differences_are_of_pairs():
         [
             row("paper", "a", psnr=20.0), row("paper", "b", psnr=30.0), row("paper", "c", psnr=9.0),
             row("paper, late denoiser", "a", psnr=21.0), row("paper, late denoiser", "b", psnr=33.),
+            row("paper", "a", 1, psnr=20.5), row("paper, late denoiser", "a", 1, psnr=21.5),
             row("authors", "a", psnr=19.0),
         ]
     )  # fmt: skip
     table = comparisons.against(comparisons.of(runs, "deviations"), "paper").set_index("variant")
     late = table.loc["paper, late denoiser"]
-    assert (late["pairs"], late["PSNR [dB]"], late["mean"]) == (2, 27.0, 2.0)
-    assert late["standard error"] == pytest.approx(1.0)  # of 1 and 3: deviation sqrt 2, by sqrt 2
+    assert (late["pairs"], late["images"]) == (3, 2)
+    assert (late["PSNR [dB]"], late["mean"]) == pytest.approx(((21 + 33 + 21.5) / 3, 5 / 3))
+    # Of an image's 1 (twice) and the other's 3: a deviation of sqrt 2, by sqrt 2.
+    assert late["standard error"] == pytest.approx(1.0)
     assert math.isnan(table.loc["authors", "standard error"])
     named = comparisons.deviations(runs, "denoise").set_index("departure")
-    assert named.loc["late denoiser", "mean"] == 2.0 and named.loc["all of them", "mean"] == -1.0
+    assert named.loc["late denoiser", "mean"] == 1.67 and named.loc["all of them", "mean"] == -1.0
     assert named.loc["uniform input", "pairs"] == 0
     assert math.isnan(named.loc["uniform input", "mean"])
 

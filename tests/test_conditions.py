@@ -153,6 +153,13 @@ def test_power_iteration_finds_the_radius(f):
     assert radius == pytest.approx(measure(f, image()).radius, rel=0.02, abs=1e-12)
 
 
+def test_power_iteration_may_come_from_above_where_changes_grow_for_a_while():
+    """The double eigenvalue 1 of the shear: ||J^k v|| grows like k, of which the root goes to 1."""
+    near = spectral_radius(sheared, image())
+    assert 1 < near < 1.03  # (100 / 50)^(1 / 50) = 1.014
+    assert abs(spectral_radius(sheared, image(), iterations=1000) - 1) < 0.003
+
+
 def test_nlm_has_no_symmetric_jacobian():
     """Reehorst and Schniter's finding: the weights are normalised for each pixel on its own."""
     x = image(10)

@@ -146,14 +146,16 @@ def test_where_the_measurement_touches_0_all_stays_finite(model, at):
 
 
 def test_the_poisson_term_leads_back_from_below_0():
-    """Convex through the floor: the slope is that of the tangent, and towards y."""
-    x = torch.tensor([-0.01, 0.0, FLOOR / 2, FLOOR, 2 * FLOOR], dtype=torch.float64)
-    (slope,) = torch.autograd.grad(
-        Poisson(10.0)(x.requires_grad_(), torch.tensor(0.3)).sum(), x
-    )  # fmt: skip
-    at_floor = 0.5 * (1 - 0.3 / FLOOR)
-    expected = [at_floor] * 4 + [0.5 * (1 - 0.3 / (2 * FLOOR))]
-    assert slope.tolist() == pytest.approx(expected)  # y of 0.3 is a float32
+    """Convex through the floor: the slope is that of the tangent, and towards y, which may be 0."""
+    for y in (0.3, 0.0):
+        x = torch.tensor([-0.01, FLOOR / 2, FLOOR, 2 * FLOOR], dtype=torch.float64)
+        (slope,) = torch.autograd.grad(
+            Poisson(10.0)(x.requires_grad_(), torch.tensor(y)).sum(), x
+        )  # fmt: skip
+        above, below = 0.5 * (1 - y / FLOOR), 0.5 * (-1 - y / FLOOR)
+        expected = [below, above, above, 0.5 * (1 - y / (2 * FLOOR))]
+        assert slope.tolist() == pytest.approx(expected)  # y of 0.3 is a float32
+        assert slope[0] < 0
 
 
 def test_the_gamma_term_is_flat_below_its_floor():

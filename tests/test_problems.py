@@ -399,6 +399,9 @@ NONSENSE = {
     "total variation needs an H with an adjoint": lambda: total_variation(Y, abs, 0.1),
     "weight must be a number above 0, got 'a'": lambda: total_variation(Y, Identity(), "a"),
     "iterations must be a whole number": lambda: total_variation(Y, Identity(), 0.1, iterations=0),
+    "eps must be a number above 0, got 0": lambda: Blur.uniform(9).whitener(0),
+    "eps must be a number above 0, got -1": lambda: Downsample(2).whitener(-1),
+    "eps must be a number above 0, got nan": lambda: Radon.views(16, 4).whitener(np.nan),
     "sigma must be in [0, 1], image units, got 25: 25 is 25 / 255": lambda: noisy(25),
     "sigma must be in [0, 1], image units, got -1": lambda: noisy(-1, clip=False),
 }  # fmt: skip

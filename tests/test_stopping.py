@@ -520,6 +520,35 @@ def test_a_rule_that_never_stops_changes_nothing(noisy, tiny):
     assert looked_at.iterations == [tiny.iterations] * tiny.runs
 
 
+@pytest.mark.parametrize("rule", stopping.NAMES)
+def test_the_image_of_a_rule_is_better_than_the_solvers_average(noisy, rule):
+    """The fit begins at grey, of which an average of weight .01 keeps e^-1 for 100 iterations."""
+    ramp = torch.linspace(0.2, 0.8, 32)
+    truth = torch.stack(
+        [ramp[None, :].expand(32, 32), ramp[:, None].expand(32, 32), torch.full((32, 32), 0.5)]
+    )[None]
+    settings = deepred.preset("paper", method="dip").replace(
+        channels=8, input_channels=8, scales=2, runs=1, iterations=400
+    )
+    options = {} if rule == "discrepancy" else {"patience": 100}
+    if rule == "windowed-variance":
+        options["window"] = 30
+    curve = []
+
+    def look(state):
+        curve.append([(t - truth).square().mean().item() for t in (state.output, state.estimate)])
+
+    result = deepred.restore(
+        noisy, method="dip", settings=settings, callback=look, device="cpu",
+        stop=lambda: stopping.named(rule, 25 / 255, **options),
+    )  # fmt: skip
+    k = result.iterations[0]
+    assert 0 < k < 400
+    output, average = curve[k - 1]
+    own = (result.image - truth).square().mean().item()
+    assert own < 1.2 * output and own < average  # 1.2: 0.8 dB, where the memory is of the rise
+
+
 @pytest.mark.parametrize(
     "make",
     [short, lambda: ExponentialVariance(weight=0.3, patience=7, every=1)],
