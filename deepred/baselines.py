@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .errors import InputError, positive, whole
+from .operators import adapted, seen
 
 
 def total_variation(
@@ -22,7 +23,7 @@ def total_variation(
     Parameters
     ----------
     y : measurement (N, C, ...).
-    H : an operator with `adjoint`.
+    H : an operator with `adjoint`, or what `deepred.operators.adapted` makes one of.
     weight : of the total variation, above 0; jumps of about its size go where H is the identity.
     shape : (C, H, W) of the image; unless given that of H^T y.
     iterations : a fixed number; a few hundred are enough for images.
@@ -34,11 +35,15 @@ def total_variation(
     Raises
     ------
     InputError
-        If the weight is not above 0, or H has no adjoint.
+        If the weight is not above 0, H has no adjoint or is 0, or y is not finite.
     """
     weight, iterations = positive("weight", weight), whole("iterations", iterations)
+    H = adapted(H)
     if not hasattr(H, "adjoint"):
         raise InputError("total variation needs an H with an adjoint: H.adjoint(y)")
+    y = seen(y.detach(), H)
+    if not torch.isfinite(y).all():
+        raise InputError("y contains NaN or infinity: replace those values, or mask them")
     x = H.adjoint(y) if shape is None else y.new_zeros((len(y), *shape))
     # In units in which H is as large as grad, whose squared norm is below 8; p and q are about as
     # small as the weight then, and steps in this ratio let both sides move alike.
@@ -80,4 +85,6 @@ def _norm(H, like: Tensor, steps: int = 30) -> float:
     v = torch.rand(like.shape, generator=torch.Generator().manual_seed(0)).to(like)
     for _ in range(steps):
         v = H.adjoint(H(v / v.norm()))
+        if not v.any():
+            raise InputError("H maps every image to 0: there is nothing to restore from")
     return 1.02 * math.sqrt(float(v.norm()))

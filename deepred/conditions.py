@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from . import red
-from .errors import InputError
+from .errors import InputError, positive, whole
 
 Denoise = Callable[[Tensor], Tensor]
 
@@ -67,7 +67,7 @@ def measure(
     InputError
         If x is no single image, or f does not keep its shape.
     """
-    x = x.double()
+    x = _image(x)
     fx, J = f(x), jacobian(f, x, step)
     claimed, true = red.gradient(x, fx), true_gradient(fx, J, x)
     h = step * _directions(x, 8, seed)
@@ -93,9 +93,9 @@ def kinks(f: Denoise, x: Tensor, change: float = 1e-3, *, seed: int = 0) -> floa
     h is Gaussian with deviation `change` in each number of x, (1, C, H, W). The ratio is 0 for a
     linear f; it falls with h in proportion where f is smooth; and it stays near 1 while jumps of f
     within reach of h outweigh all else. It is half the difference of the two one-sided differences
-    relative to their mean.
+    relative to their mean. InputError if x is no single finite image, or the change not above 0.
     """
-    x = x.double()
+    x, change = _image(x), positive("change", change)
     h = change * _directions(x, 8, seed)
     ahead, behind = f(x + h), f(x - h)
     return _ratio(ahead + behind - 2 * f(x), ahead - behind)
@@ -103,10 +103,12 @@ def kinks(f: Denoise, x: Tensor, change: float = 1e-3, *, seed: int = 0) -> floa
 
 @torch.no_grad()
 def jacobian(f: Denoise, x: Tensor, step: float = 1e-7, *, batch: int = 64) -> Tensor:
-    """J_ij = d f(x)_i / d x_j by central differences, (n, n) for the n numbers of x, float64."""
-    if x.ndim != 4 or x.shape[0] != 1:
-        raise InputError(f"x must be one image (1, C, H, W), got {tuple(x.shape)}")
-    x, n = x.double(), x.numel()
+    """J_ij = d f(x)_i / d x_j by central differences, (n, n) for the n numbers of x, float64.
+
+    InputError if x is no single finite image, f does not keep its shape, or the step is not above
+    0.
+    """
+    x, n, step = _image(x), x.numel(), positive("step", step)
     columns = []
     for units in torch.eye(n, dtype=x.dtype, device=x.device).view(n, *x.shape[1:]).split(batch):
         change = f(x + step * units) - f(x - step * units)
@@ -131,8 +133,14 @@ def spectral_radius(
     iterations, so that a pair of complex eigenvalues does no harm. It approaches from below where J
     is symmetric. Where it is not a change may grow for a while before it shrinks, and the figure
     come from above: it is known to about a hundredth then, unless `iterations` are more.
+
+    InputError if x is no single finite image, f does not keep its shape, the step is not above 0,
+    or there is no iteration.
     """
-    x = x.double()
+    x, step = _image(x), positive("step", step)
+    iterations = whole("iterations", iterations)
+    if f(x).shape != x.shape:
+        raise InputError(f"f makes {tuple(f(x).shape)} of {tuple(x.shape)}")
     v = _directions(x, 1, seed)
     growth = []
     for _ in range(iterations):
@@ -143,6 +151,16 @@ def spectral_radius(
             return 0.0
         growth.append(v.norm().log())
     return float(torch.stack(growth[iterations // 2 :]).mean().exp())
+
+
+def _image(x: Tensor) -> Tensor:
+    """x in float64, if it is one image."""
+    if not isinstance(x, Tensor) or x.ndim != 4 or x.shape[0] != 1:
+        told = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+        raise InputError(f"x must be one image (1, C, H, W), got {told}")
+    if not torch.isfinite(x).all():
+        raise InputError("x contains NaN or infinity")
+    return x.double()
 
 
 def _directions(x: Tensor, count: int, seed: int) -> Tensor:

@@ -1,7 +1,7 @@
 """Denoisers f(x, sigma): any callable from an image tensor (N, C, H, W) and a noise level in image
 units to an image tensor of the same shape will do. Here are those that the paper uses, others that
-one may compare with them, and `learned` for networks. They raise an InputError where sigma is below
-0 or not finite.
+one may compare with them, and `learned` for networks. They raise an InputError where x is no image,
+or sigma below 0 or not finite.
 
 All run inside libraries that release the interpreter lock, so that the solver can run them beside
 the Theta-update (Figure 1). BM3D is of `deepred.bm3d_torch`, on any device; NLM is scikit-image's
@@ -11,6 +11,7 @@ on the CPU, and has a second form in torch for the GPU.
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from collections.abc import Callable, Iterator
 from itertools import product
@@ -21,7 +22,7 @@ from skimage import restoration
 from torch import Tensor, nn
 
 from .bm3d_torch import bm3d_torch
-from .errors import InputError
+from .errors import InputError, at_least
 
 NAMES = ("nlm", "bm3d", "tv", "wavelet", "bilateral", "median")
 
@@ -37,6 +38,34 @@ def named(name: str) -> Callable[[Tensor, float], Tensor]:
     if name not in NAMES:
         raise InputError(f"unknown denoiser {name!r}; known are {', '.join(NAMES)}")
     return dict(zip(NAMES, (nlm, bm3d_torch, tv, wavelet, bilateral, median)))[name]
+
+
+def adapted(f: str | nn.Module | Callable[[Tensor, float], Tensor]) -> Callable:
+    """What may be given as denoiser, as one: a name of `NAMES`, a module (`learned`), a callable.
+
+    The callable is not differentiated, and what it returns is in the image's precision.
+
+    Raises
+    ------
+    InputError
+        If it is none of them. When called, if the callable makes no image of x's shape.
+    """
+    if isinstance(f, str):
+        return named(f)
+    if isinstance(f, nn.Module):
+        return learned(f)
+    if not callable(f):
+        raise InputError(
+            f"denoiser must be one of {', '.join(NAMES)}, a callable f(x, sigma) or a torch "
+            f"module, got {f!r}"
+        )
+
+    @functools.wraps(f, updated=())
+    @torch.no_grad()
+    def denoise(x: Tensor, sigma: float) -> Tensor:
+        return _of_its_shape(f(x, sigma), x, getattr(f, "__name__", type(f).__name__))
+
+    return denoise
 
 
 def nlm(x: Tensor, sigma: float, *, patch: int = 5, distance: int = 6, h: float = 0.6) -> Tensor:
@@ -57,9 +86,10 @@ def nlm(x: Tensor, sigma: float, *, patch: int = 5, distance: int = 6, h: float 
     Raises
     ------
     InputError
-        If sigma is below 0 or not finite: of all denoisers here.
+        If x is no image of floats (N, C, H, W), or sigma below 0 or not finite: of all denoisers
+        here.
     """
-    _check(sigma)
+    sigma = _check(x, sigma)
     if x.is_cuda:
         return nlm_torch(x, sigma, patch=patch, distance=distance, h=h)
     return _each(
@@ -101,7 +131,7 @@ def nlm_torch(
 
     A row of shifts at a time, so that it takes memory for about ``6 * (2 * distance + 1)`` images.
     """
-    _check(sigma)
+    sigma = _check(x, sigma)
     if sigma == 0:  # nothing to remove; the distances would be divided by it
         return x.detach().clone()
     x = x.detach()
@@ -157,7 +187,7 @@ def tv(x: Tensor, sigma: float) -> Tensor:
 
     scikit-image's weight is set to sigma: the size of jumps it removes is of the noise's size.
     """
-    _check(sigma)
+    sigma = _check(x, sigma)
     if sigma == 0:  # nothing to remove; scikit-image would divide by it
         return x.detach().clone()
     images = [
@@ -173,8 +203,8 @@ def wavelet(x: Tensor, sigma: float) -> Tensor:
     thresholds leave marks of the grid. Three channels by way of YCbCr, as its documentation advises
     for colour: .4 to 1.9 dB more than channel by channel (crops of 96 x 96, sigma 3 to 25).
     """
-    _check(sigma)
-    if sigma == 0:  # nothing to remove
+    sigma = _check(x, sigma)
+    if sigma == 0 or min(x.shape[2:]) < 2:  # nothing to remove, or nothing to halve
         return x.detach().clone()
 
     def denoise(image: np.ndarray) -> np.ndarray:  # (C, H, W)
@@ -198,10 +228,11 @@ def bilateral(x: Tensor, sigma: float, *, distance: float = 1.25, reach: int = 3
 
     Weights exp(-d^2 / (2 distance^2) - (x_i - x_j)^2 / (2 (3 sigma)^2)) over 7 x 7 pixels of each
     channel, mirrored at the border; two noisy pixels of one colour are sqrt(2) sigma apart. In
-    torch, as in scikit-image 0.26's own a neighbour weighs more than the pixel itself (2.6 times,
-    where this says 0.73), which loses 3 to 6 dB to this with these parameters.
+    torch, as in scikit-image 0.26's own the neighbours weigh more than the pixel itself (over 7 x 7
+    pixels 3.6 times on one side and 9.4 on the other, where the formula says .73), which loses 3 to
+    6 dB to this with these parameters.
     """
-    _check(sigma)
+    sigma = _check(x, sigma)
     if sigma == 0:  # nothing to remove
         return x.detach().clone()
     x = x.detach()
@@ -223,6 +254,7 @@ def median(x: Tensor, sigma: float = 0.0) -> Tensor:
 
     It knows no noise level: `sigma` has no part in it, and it changes an image at 0 as at any.
     """
+    _check(x, sigma)
     x = x.detach()
     wide = _mirrored(_mirrored(x, 2, 1), 3, 1)
     windows = wide.unfold(2, 3, 1).unfold(3, 3, 1)  # (N, C, H, W, 3, 3)
@@ -250,6 +282,7 @@ def learned(module: nn.Module) -> Callable[[Tensor, float], Tensor]:
 
     @torch.no_grad()
     def denoise(x: Tensor, sigma: float) -> Tensor:
+        sigma = _check(x, sigma)
         try:
             fx = module.to(x)(x, sigma)
         except torch.cuda.OutOfMemoryError:  # a RuntimeError, too, and no fault of the image's
@@ -259,12 +292,17 @@ def learned(module: nn.Module) -> Callable[[Tensor, float], Tensor]:
             raise InputError(
                 f"{name} does not take (x, sigma) with x {tuple(x.shape)} of {x.dtype}: {why}"
             ) from error
-        if not isinstance(fx, Tensor) or fx.shape != x.shape:
-            made = tuple(fx.shape) if isinstance(fx, Tensor) else f"a {type(fx).__name__}"
-            raise InputError(f"{name} makes {made} of an image {tuple(x.shape)}")
-        return fx.to(x)
+        return _of_its_shape(fx, x, name)
 
     return denoise
+
+
+def _of_its_shape(fx: object, x: Tensor, name: str) -> Tensor:
+    """f(x) in x's precision, if it is an image of x's shape."""
+    if not isinstance(fx, Tensor) or fx.shape != x.shape:
+        made = tuple(fx.shape) if isinstance(fx, Tensor) else f"a {type(fx).__name__}"
+        raise InputError(f"{name} makes {made} of an image {tuple(x.shape)}")
+    return fx.to(x)
 
 
 def bm3d_package(x: Tensor, sigma: float) -> Tensor:
@@ -279,6 +317,7 @@ def bm3d_package(x: Tensor, sigma: float) -> Tensor:
     InputError
         If the package is not installed.
     """
+    sigma = _check(x, sigma)
     package = _bm3d_package()
     profile = package.BM3DProfile()
     profile.num_threads = 1
@@ -315,9 +354,12 @@ def _bm3d_package():
     return package
 
 
-def _check(sigma: float) -> None:
-    if not 0 <= sigma < math.inf:
-        raise InputError(f"sigma must be a number of at least 0, in image units, got {sigma}")
+def _check(x: Tensor, sigma: float) -> float:
+    """sigma as a float; InputError if it is no noise level, or x no image."""
+    if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim != 4 or not x.numel():
+        told = f"{tuple(x.shape)}, {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
+        raise InputError(f"a denoiser is of float images (N, C, H, W), not of {told}")
+    return at_least("sigma, in image units,", sigma)
 
 
 def _each(x: Tensor, denoise: Callable[[np.ndarray], np.ndarray]) -> Tensor:

@@ -43,7 +43,30 @@ def positive(name: str, value: object) -> float:
     InputError
         If it is none.
     """
-    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not number or not 0 < value < math.inf:
+    number = real(value)
+    if not 0 < number < math.inf:
         raise InputError(f"{name} must be a number above 0, got {value!r}")
-    return float(value)
+    return number
+
+
+def at_least(name: str, value: object, least: float = 0.0) -> float:
+    """A finite number of at least `least` as a float; numpy's are numbers, too.
+
+    Raises
+    ------
+    InputError
+        If it is none.
+    """
+    number = real(value)
+    if not least <= number < math.inf:
+        raise InputError(f"{name} must be a number of at least {least:g}, got {value!r}")
+    return number
+
+
+def real(value: object) -> float:
+    """A real number, or a tensor or array of just one, as a float; NaN for all else."""
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        return float(value)
+    if getattr(value, "shape", None) == ():  # of numpy or torch
+        return real(value.item())
+    return math.nan

@@ -3,10 +3,11 @@
 Section 2.1: for other noise ||Hx - y||^2 is to be replaced "by the minus log-likelihood of the
 appropriate distribution". Calling a model gives the terms of its pixels, up to a constant in y
 and times a factor, chosen so that their curvature is about 1 at a grey of 1/2 whatever the noise's
-level: that of 1/2 (Hx - y)^2. So lambda and mu mean what they mean with L2.
+level: that of 1/2 (Hx - y)^2. (Laplace has no curvature, and another choice.) So lambda and mu mean
+what they mean with L2.
 
 Images and measurements are tensors of any shape, in image units (white is 1); samples, terms and
-deviations have the shape of what they are given.
+deviations have the shape of what they are given. A seed is a whole number of at least 0.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import positive
+from .errors import positive, whole
 
 # A network's output is above 0, but what an operator makes of it may touch 0 or, by rounding, lie
 # below. From here down Poisson's logarithm goes on as its tangent, so that the pull towards y > 0
@@ -43,7 +44,7 @@ class Gaussian:
 
     def sample(self, x: Tensor, seed: int) -> Tensor:
         """y = x + sigma n, not clipped; drawn on the CPU from the seed alone."""
-        n = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
+        n = torch.randn(x.shape, generator=_generator(seed))
         return x + self.sigma * n.to(x)
 
     def __call__(self, measured: Tensor, y: Tensor) -> Tensor:
@@ -73,15 +74,17 @@ class Poisson:
     def sample(self, x: Tensor, seed: int) -> Tensor:
         """y = counts / peak, which may exceed 1; negative x counts as 0."""
         rate = self.peak * x.detach().cpu().float().clamp(min=0)
-        counts = torch.poisson(rate, generator=torch.Generator().manual_seed(seed))
+        counts = torch.poisson(rate, generator=_generator(seed))
         return (counts.double() / self.peak).to(x)
 
     def __call__(self, measured: Tensor, y: Tensor) -> Tensor:
         """1/2 (Hx - y log Hx): 1 / (2 peak) times the minus log-likelihood.
 
         Below `FLOOR` the logarithm is its tangent there, and below 0 Hx counts as |Hx|: the term is
-        convex, bounded from below, and leads back to Hx >= 0 from anywhere, for y = 0, too.
+        convex, bounded from below, and leads back to Hx >= 0 from anywhere, for y = 0, too. There
+        are no negative counts: y below 0, as of a camera that subtracts its offset, counts as 0.
         """
+        y = y.clamp(min=0)
         log = measured.clamp(min=FLOOR).log()
         tangent = math.log(FLOOR) + measured / FLOOR - 1
         return 0.5 * (measured.abs() - y * torch.where(measured > FLOOR, log, tangent))
@@ -108,7 +111,7 @@ class Laplace:
 
     def sample(self, x: Tensor, seed: int) -> Tensor:
         """y = x + v, not clipped; drawn on the CPU from the seed alone."""
-        u = torch.rand(x.shape, generator=torch.Generator().manual_seed(seed)) - 0.5
+        u = torch.rand(x.shape, generator=_generator(seed)) - 0.5
         # The inverse of the distribution; u = -1/2, of probability 2^-24, would be infinite.
         v = -torch.sign(u) * torch.log1p(-2 * u.abs().clamp(max=0.5 - 2**-25))
         return x + self.scale * v.to(x)
@@ -143,7 +146,9 @@ class Gamma:
 
     def sample(self, x: Tensor, seed: int) -> Tensor:
         """y = x n, which may exceed 1; drawn on the CPU from the seed alone."""
-        n = np.random.default_rng(seed).gamma(self.looks, 1 / self.looks, tuple(x.shape))
+        n = np.random.default_rng(whole("seed", seed, 0)).gamma(
+            self.looks, 1 / self.looks, tuple(x.shape)
+        )
         return x * torch.from_numpy(n).to(x)
 
     def __call__(self, measured: Tensor, y: Tensor) -> Tensor:
@@ -160,3 +165,7 @@ class Gamma:
 
 
 Model = Gaussian | Poisson | Laplace | Gamma
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(whole("seed", seed, 0))

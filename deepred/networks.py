@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .errors import InputError
+from .errors import whole
 
 
 class Convolution(nn.Conv2d):
@@ -128,7 +128,7 @@ class SkipNetwork(nn.Module):
     Raises
     ------
     InputError
-        If one of them is too small.
+        If one of them is no whole number, or too small.
     """
 
     def __init__(
@@ -142,18 +142,10 @@ class SkipNetwork(nn.Module):
         skip: int = 4,
     ) -> None:
         super().__init__()
-        for name, value, least in [
-            ("height", size[0], 1),
-            ("width", size[1], 1),
-            ("inputs", inputs, 1),
-            ("outputs", outputs, 1),
-            ("channels", channels, 1),
-            ("scales", scales, 1),
-            ("skip", skip, 0),
-        ]:
-            if value < least:
-                raise InputError(f"network {name} must be at least {least}, got {value}")
-        self.size = tuple(size)
+        self.size = whole("network height", size[0]), whole("network width", size[1])
+        inputs, outputs = whole("network inputs", inputs), whole("network outputs", outputs)
+        channels, scales = whole("network channels", channels), whole("network scales", scales)
+        skip = whole("network skip", skip, 0)
         self.input_shape = (1, inputs, *(padded(side, scales) for side in size))
         body: nn.Module | None = None
         for level in reversed(range(scales)):
@@ -186,18 +178,16 @@ class DeepDecoder(nn.Module):
     Raises
     ------
     InputError
-        If one of them is less than 1.
+        If one of them is no whole number of at least 1.
     """
 
     def __init__(
         self, size: tuple[int, int], *, outputs: int = 3, channels: int = 128, layers: int = 5
     ) -> None:
         super().__init__()
-        counts = dict(height=size[0], width=size[1], outputs=outputs, channels=channels)
-        for name, value in {**counts, "layers": layers}.items():
-            if value < 1:
-                raise InputError(f"network {name} must be at least 1, got {value}")
-        self.size = tuple(size)
+        self.size = whole("network height", size[0]), whole("network width", size[1])
+        outputs, channels = whole("network outputs", outputs), whole("network channels", channels)
+        layers = whole("network layers", layers)
         low = (max(1, math.ceil(side / 2**layers)) for side in size)
         self.input_shape = (1, channels, *low)
         body: list[nn.Module] = []

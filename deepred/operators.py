@@ -9,6 +9,7 @@ precision and on the device of what they are given. `task` names the presets tha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,8 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .errors import InputError, positive, whole
+from .errors import InputError, positive, real, whole
 from .images import read
+from .settings import TASKS
 
 KERNELS = ("uniform9", "gauss25")
 
@@ -49,8 +51,8 @@ class Blur:
 
     Parameters
     ----------
-    kernel : (h, w) as nested tuples, any sizes; its origin is at (h // 2, w // 2). `Blur.of` makes
-        one from an array.
+    kernel : (h, w) of real numbers, any sizes; its origin is at (h // 2, w // 2). Kept as nested
+        tuples; `Blur.of` takes tensors, too.
     method : "fft", or "spatial" for a sum over the kernel; equal to rounding. "auto" takes what is
         faster: with Fourier transforms the kernel's size costs nothing, and from 5 x 5 on they win
         (256 x 256 x 3 with its gradient on one core: 7 ms; summed 6 at 3 x 3, 16 at 5 x 5, 65 at
@@ -70,26 +72,17 @@ class Blur:
     def __post_init__(self) -> None:
         if self.method not in ("auto", "fft", "spatial"):
             raise InputError(f"method must be auto, fft or spatial, got {self.method!r}")
-        try:
-            array = np.array(self.kernel, dtype=float)
-        except (ValueError, TypeError):
-            array = np.zeros(0)
-        if array.ndim != 2 or not array.size:
+        array = _table(self.kernel)
+        if not array.size:
             raise InputError("a blur kernel must be a table of numbers (h, w)")
         if not np.isfinite(array).all() or not array.any():
             raise InputError("a blur kernel must be finite and not all zero")
+        object.__setattr__(self, "kernel", tuple(tuple(row) for row in array.tolist()))
 
     @classmethod
     def of(cls, kernel: np.ndarray | Tensor, method: str = "auto") -> Blur:
         """A blur with the kernel of an array (h, w); InputError if it is none."""
-        kernel = kernel.detach().cpu() if isinstance(kernel, Tensor) else kernel
-        try:
-            kernel = np.asarray(kernel, dtype=float)
-        except (ValueError, TypeError):
-            raise InputError("a blur kernel must be a table of numbers (h, w)") from None
-        if kernel.ndim != 2:
-            raise InputError(f"a blur kernel must be a table (h, w), got shape {kernel.shape}")
-        return cls(tuple(tuple(row) for row in kernel.tolist()), method)
+        return cls(kernel.detach().cpu().numpy() if isinstance(kernel, Tensor) else kernel, method)
 
     @classmethod
     def uniform(cls, side: int = 9) -> Blur:
@@ -184,8 +177,13 @@ class Framed:
         return channels, height + self.top + self.bottom, width + self.left + self.right
 
     def crop(self, x: Tensor) -> Tensor:
-        """The part of an image that is seen."""
+        """The part of an image that is seen; InputError if the frame leaves nothing of it."""
         bottom, right = x.shape[2] - self.bottom, x.shape[3] - self.right
+        if bottom <= self.top or right <= self.left:
+            raise InputError(
+                f"an image of {x.shape[3]}x{x.shape[2]} is all frame: it must be larger than "
+                f"{self.left + self.right}x{self.top + self.bottom}"
+            )
         return x[..., self.top : bottom, self.left : right]
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -232,6 +230,7 @@ class Downsample:
         return rows @ x @ columns.T
 
     def adjoint(self, y: Tensor) -> Tensor:
+        _check(y)
         sides = (self.factor * side for side in y.shape[2:])
         rows, columns = self._matrices(y, *sides)
         return rows.T @ y @ columns
@@ -293,6 +292,8 @@ class Inpaint:
     shape: tuple[int, int, int]
 
     def __post_init__(self) -> None:
+        if len(self.bits) != -(-int(np.prod(self.shape)) // 8):
+            raise InputError("a mask's bits must be those of its shape: make one with Inpaint.of")
         if not any(self.bits):
             raise InputError("a mask must leave something to see: all of it is 0")
 
@@ -316,11 +317,12 @@ class Inpaint:
         """Each pixel seen with probability `seen` in (0, 1], drawn from `seed`.
 
         A shape (H, W) makes one draw for all channels, (C, H, W) one for each. InputError if
-        `seen` is outside its range.
+        `seen` is outside its range, or the shape or the seed are none.
         """
-        if not 0 < seen <= 1:
-            raise InputError(f"the share of seen pixels must be in (0, 1], got {seen}")
-        return cls.of(np.random.default_rng(seed).random(shape) < seen)
+        if not 0 < real(seen) <= 1:
+            raise InputError(f"the share of seen pixels must be in (0, 1], got {seen!r}")
+        shape = tuple(whole("a side of the mask", side) for side in shape)
+        return cls.of(np.random.default_rng(whole("seed", seed, 0)).random(shape) < seen)
 
     @property
     def seen(self) -> float:
@@ -347,10 +349,18 @@ class Inpaint:
 
 @dataclass(frozen=True)
 class Composed:
-    """y = outer(inner(x)): first one degradation, then another."""
+    """y = outer(inner(x)): first one degradation, then another.
+
+    Each is what `adapted` takes: an operator, any callable, a physics object of deepinv. There is
+    an `adjoint` where both have one.
+    """
 
     outer: Callable[[Tensor], Tensor]
     inner: Callable[[Tensor], Tensor]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "outer", adapted(self.outer))
+        object.__setattr__(self, "inner", adapted(self.inner))
 
     @property
     def task(self) -> str:
@@ -363,13 +373,17 @@ class Composed:
     def __call__(self, x: Tensor) -> Tensor:
         return self.outer(self.inner(x))
 
-    def adjoint(self, y: Tensor) -> Tensor:
-        return self.inner.adjoint(self.outer.adjoint(y))
+    @property
+    def adjoint(self) -> Callable[[Tensor], Tensor]:
+        first, then = self.outer.adjoint, self.inner.adjoint
+        return lambda y: then(first(y))
 
 
 @dataclass(frozen=True)
 class Scaled:
     """y = factor * operator(x), so that ||H|| is about 1, say, or in another unit.
+
+    The operator is what `adapted` takes; there is an `adjoint` and a `whitener` where it has one.
 
     Raises
     ------
@@ -381,8 +395,11 @@ class Scaled:
     factor: float
 
     def __post_init__(self) -> None:
-        if not np.isfinite(self.factor) or not self.factor:
+        factor = real(self.factor)
+        if not math.isfinite(factor) or not factor:
             raise InputError(f"factor must be a finite number other than 0, got {self.factor!r}")
+        object.__setattr__(self, "factor", factor)
+        object.__setattr__(self, "operator", adapted(self.operator))
 
     @property
     def task(self) -> str:
@@ -400,8 +417,10 @@ class Scaled:
     def __call__(self, x: Tensor) -> Tensor:
         return self.factor * self.operator(x)
 
-    def adjoint(self, y: Tensor) -> Tensor:
-        return self.factor * self.operator.adjoint(y)
+    @property
+    def adjoint(self) -> Callable[[Tensor], Tensor]:
+        back = self.operator.adjoint
+        return lambda y: self.factor * back(y)
 
 
 @dataclass(frozen=True)
@@ -462,8 +481,22 @@ def adapted(H: Callable[[Tensor], Tensor] | None) -> Callable[[Tensor], Tensor]:
 
 
 def task_of(H: Callable[[Tensor], Tensor]) -> str:
-    """The task whose presets suit an operator; "denoise" for one that does not tell."""
-    return getattr(H, "task", "denoise")
+    """The task whose presets suit an operator; "denoise" for one that tells none of ours."""
+    told = getattr(H, "task", None)
+    return told if isinstance(told, str) and told in TASKS else "denoise"
+
+
+def holes(H: Callable[[Tensor], Tensor]) -> Inpaint | None:
+    """The `Inpaint` that a measurement is seen through, scaled or after others; None without."""
+    while isinstance(H, Composed | Scaled):
+        H = H.outer if isinstance(H, Composed) else H.operator
+    return H if isinstance(H, Inpaint) else None
+
+
+def seen(y: Tensor, H: Callable[[Tensor], Tensor]) -> Tensor:
+    """y with 0 where an `Inpaint` sees nothing: what a damaged photograph has there is nothing."""
+    hole = holes(H)
+    return y if hole is None else torch.where(hole.mask(y) > 0, y, 0)
 
 
 def image_shape(H: Callable[[Tensor], Tensor], shape: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -492,10 +525,12 @@ def read_mask(path: str | Path) -> Inpaint:
     mask = read(path, smallest=1).image[0] > 0.5
     if (mask == mask[:1]).all():
         mask = mask[0]
-    try:
-        return Inpaint.of(mask.numpy())
-    except InputError as error:
-        raise InputError(f"mask {path}: {error}") from None
+    if not mask.any():
+        raise InputError(
+            f"mask {path}: must leave something to see, and nothing is above half its range: "
+            "paint white what is seen"
+        )
+    return Inpaint.of(mask.numpy())
 
 
 def read_kernel(name: str | Path) -> Blur:
@@ -570,16 +605,16 @@ def degrade(
     Raises
     ------
     InputError
-        If sigma is no number of at least 0, or above 1 where y is clipped.
+        If sigma is no number of at least 0, or above 1 where y is clipped; if x is no image of
+        floats, or the seed no whole number of at least 0.
     """
-    if not 0 <= sigma < np.inf or (clip and sigma > 1):
-        raise InputError(f"sigma must be in [0, 1], image units, got {sigma:g}: 25 is 25 / 255")
+    level, seed, H = real(sigma), whole("seed", seed, 0), adapted(H)
+    if not 0 <= level < math.inf or (clip and level > 1):
+        raise InputError(f"sigma must be in [0, 1], image units, got {sigma!r}: 25 is 25 / 255")
+    _check(x)
     y = H(x)
     noise = torch.randn(y.shape, generator=torch.Generator().manual_seed(seed))
-    y = y + sigma * noise.to(y)
-    while isinstance(H, Composed | Scaled):
-        H = H.outer if isinstance(H, Composed) else H.operator
-    y = H(y) if isinstance(H, Inpaint) else y
+    y = seen(y + level * noise.to(y), H)
     return y.clamp(0, 1) if clip else y
 
 
@@ -587,8 +622,20 @@ def degrade(
 
 
 def _check(x: Tensor) -> None:
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        raise InputError("an image must be a float tensor in [0, 1]; see deepred.images.to_tensor")
     if x.ndim != 4:
         raise InputError(f"an image must be (N, C, H, W), got {tuple(x.shape)}")
+
+
+def _table(values: object) -> np.ndarray:
+    """An array (h, w) of real numbers, empty for what is none."""
+    try:
+        array = np.array(values)
+        array = np.zeros(0) if np.iscomplexobj(array) else array.astype(float)
+    except (ValueError, TypeError):  # rows of several lengths, words
+        array = np.zeros(0)
+    return array if array.ndim == 2 else np.zeros(0)
 
 
 def _place(x: Tensor) -> tuple[int, int, torch.dtype, torch.device]:

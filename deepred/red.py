@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import InputError, positive
+from .operators import adapted, holes, seen
 
 Denoise = Callable[[Tensor], Tensor]
 
@@ -81,8 +82,9 @@ def solve(
     Parameters
     ----------
     y : the measurement.
-    H : an operator with `adjoint`.
-    denoise : x -> f(x), the noise level already chosen; given images in y's precision.
+    H : an operator with `adjoint`, or what `deepred.operators.adapted` makes one of.
+    denoise : x -> f(x), the noise level already chosen; given images in y's precision, and not
+        differentiated.
     lam : weight of the prior, above 0.
     method : "fixed-point" or "steepest-descent".
     c : the step of steepest descent, above 0.
@@ -94,23 +96,26 @@ def solve(
     Raises
     ------
     InputError
-        If lam is not above 0, there is no such method, or H has no adjoint.
+        If lam or c is not above 0, there is no such method, or H has no adjoint.
     """
-    lam = positive("lam", lam)
+    lam, c = positive("lam", lam), None if c is None else positive("c", c)
     if method not in ("fixed-point", "steepest-descent"):
         raise InputError(f"method must be fixed-point or steepest-descent, got {method!r}")
+    H = adapted(H)
     if not hasattr(H, "adjoint"):
         raise InputError("RED alone needs an H with an adjoint: H.adjoint(y)")
+    y = seen(y.detach(), H)
     back = H.adjoint(y)
     if x0 is None:
-        x0 = y if y.shape == back.shape and not hasattr(H, "mask") else _interpolated(back, H)
+        x0 = y if y.shape == back.shape and holes(H) is None else _interpolated(back, H)
 
     def normal(t: Tensor) -> Tensor:
         return H.adjoint(H(t)) + lam * t
 
     def iterates(x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         while True:
-            fx = denoise(x)
+            with torch.no_grad():
+                fx = denoise(x)
             if method == "fixed-point":
                 x = _conjugate_gradients(normal, back + lam * fx, x, cg_steps, cg_tolerance)
             else:

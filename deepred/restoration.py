@@ -22,12 +22,12 @@ from torch import Tensor, nn
 
 from . import __version__, denoisers, red
 from .engine import Engine, memory_available, pick
-from .errors import DivergedError, InputError
+from .errors import DivergedError, InputError, real, whole
 from .files import Checkpoint
 from .history import History, joined
 from .networks import DeepDecoder, SkipNetwork, padded
 from .noise import noise_level
-from .operators import adapted, image_shape, task_of
+from .operators import adapted, holes, image_shape, seen, task_of
 from .settings import METHODS, Settings, preset
 from .solver import VERSION, Likelihood, State, iterate
 from .stopping import Rule
@@ -103,14 +103,15 @@ def restore(
 
     Parameters
     ----------
-    y : measurement; for denoising the noisy image, (1, C, H, W) in [0, 1].
+    y : measurement; for denoising the noisy image, (1, C, H, W) in [0, 1]. What it holds where an
+        `Inpaint` sees nothing has no part in it.
     H : operator, image -> measurement; None is the identity (denoising). One of
         `deepred.operators` or `deepred.radon`, any callable that torch can differentiate, or a
         physics object of deepinv, which is taken without its noise.
     method : "deepred", "dip" (the same loop with lam = mu = 0), "dip-tv" (DIP with the total
         variation of its output) or "red" (no network).
-    denoiser : a name of `deepred.denoisers.NAMES` or a callable f(x, sigma); the settings' unless
-        given.
+    denoiser : a name of `deepred.denoisers.NAMES`, a callable f(x, sigma) or a torch module called
+        so; the settings' unless given. It is not differentiated.
     settings : preset `fast` of the task unless given: that which H names (`H.task`), else
         denoising.
     sigma : noise level of y in image units. Where the settings need it (the controller, and RED
@@ -227,20 +228,23 @@ class _Job:
         y, settings, method = problem.y, problem.settings, problem.method
         if method not in METHODS:
             raise InputError(f"unknown method {method!r}; known are {', '.join(METHODS)}")
+        if settings is not None and not isinstance(settings, Settings):
+            raise InputError(
+                f"settings must be Settings, such as preset('fast'), got {type(settings).__name__}"
+            )
         self.H = H = adapted(problem.H)
-        check_measurement(y)
+        y = check_measurement(y, H)
         sigma = problem.sigma
         if sigma is not None:
-            sigma = float(sigma)
+            sigma = real(problem.sigma)
             if not 0 < sigma < 1:
                 raise InputError(
-                    f"sigma must be in (0, 1), image units, got {sigma:g}: 25 is 25 / 255"
+                    f"sigma must be in (0, 1), image units, got {problem.sigma!r}: 25 is 25 / 255"
                 )
-        if not 0 <= problem.seed < 2**40 or problem.seed != int(problem.seed):
-            raise InputError(
-                f"seed must be a whole number of at least 0 and below 2**40, got {problem.seed}"
-            )
-        problem = replace(problem, seed=int(problem.seed))  # numpy's would overflow
+        seed = whole("seed", problem.seed, 0)  # an int: numpy's would overflow
+        if seed >= 2**40:
+            raise InputError(f"seed must be below 2**40, got {seed}")
+        problem = replace(problem, y=y, seed=seed)
         if problem.shape is None and y.ndim != 4:
             raise InputError(
                 f"y must be (1, C, H, W), got {tuple(y.shape)}: else give shape, the image's"
@@ -250,7 +254,16 @@ class _Job:
             if method == "dip-tv" and not settings.tv:
                 raise InputError("method 'dip-tv' needs settings.tv above 0")
         shape = problem.shape if problem.shape is not None else image_shape(H, y.shape[1:])
-        self.shape = tuple(shape)
+        if not isinstance(shape, (tuple, list)) or len(shape) != 3:
+            raise InputError(f"shape must be (C, H, W), the image's, got {shape!r}")
+        self.shape = tuple(whole("a number of shape", side) for side in shape)
+        if problem.network is not None and not (
+            callable(problem.network) and isinstance(_made(problem.network), nn.Module)
+        ):
+            raise InputError(
+                "network must make a fresh torch module when called without arguments, such as "
+                f"lambda: MyNetwork(); got {problem.network!r}"
+            )
         likelihood = problem.likelihood
         if likelihood is not None and (isinstance(likelihood, type) or not callable(likelihood)):
             raise InputError(
@@ -289,10 +302,15 @@ class _Job:
                     settings = settings.replace(growth=0.0)
         self.problem, self.settings, self.sigma = problem, settings, sigma
         name = problem.denoiser if problem.denoiser is not None else settings.denoiser
-        self.denoiser_name = name
-        self.denoise = denoisers.named(name) if isinstance(name, str) else name
+        self.denoise = None if name is None else denoisers.adapted(name)
+        self.denoiser_name = name if isinstance(name, str | None) else self.denoise
         if method == "red" and self.denoise is None:
             raise InputError("method 'red' needs a denoiser")
+        if method == "red" and settings.x_start == "denoised":
+            if sigma is None:
+                raise InputError("x_start='denoised' needs the noise level: give sigma")
+            if self.shape != tuple(y.shape[1:]):
+                raise InputError("x_start='denoised' needs y of the image's shape: use 'zeros'")
         self.runs = 1 if method == "red" else settings.runs
 
     @property
@@ -385,11 +403,8 @@ class _Job:
     def _red(self, r: int) -> Iterator[None]:
         """RED alone (deepred.red.solve), in the states of Algorithm 1 with T(z) = x and u = 0."""
         y, H, s, started = self.y, self.H, self.settings, time.perf_counter()
-        x0 = None
-        if s.x_start == "denoised":
-            if self.sigma is None:
-                raise InputError("x_start='denoised' needs the noise level: give sigma")
-            x0 = self.denoise(y, self.sigma)
+        hole = holes(H)
+        x0 = self.denoise(y, self.sigma) if s.x_start == "denoised" else None
         iterates = red.solve(
             y, H, lambda x: self.denoise(x, s.sigma_f), s.lam,
             method=s.x_update, c=s.c, clip=s.clip_x, x0=x0,
@@ -402,7 +417,8 @@ class _Job:
             zero = torch.zeros_like(data)
             terms = {
                 "data": data, "rho": rho, "objective": data + s.lam * rho,
-                "augmented": data, "gap": zero, "residual": residual.square().mean().sqrt(),
+                "augmented": data, "gap": zero,
+                "residual": (residual.square().mean() / (hole.seen if hole else 1)).sqrt(),
                 "lam": zero + s.lam, "mu": zero,
             }  # fmt: skip
             seconds = time.perf_counter() - started
@@ -488,15 +504,25 @@ def untrained(shape: tuple[int, int, int], settings: Settings) -> nn.Module:
 
 
 def _made(make: object) -> object:
-    """What it makes when called without arguments, None if it cannot be called so."""
-    try:
-        return make()
-    except TypeError:
-        return None
+    """What it makes when called without arguments, None if it cannot be called so.
+
+    The global random state is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        try:
+            return make()
+        except TypeError:
+            return None
 
 
-def check_measurement(y: Tensor) -> None:
-    """Refuse what is no measurement: not a floating tensor (1, C, ...), empty, or not finite."""
+def check_measurement(y: Tensor, H: Callable[[Tensor], Tensor]) -> Tensor:
+    """y without its graph, and 0 where H sees nothing.
+
+    Raises
+    ------
+    InputError
+        If y is no measurement: not a floating tensor (1, C, ...), empty, or not finite.
+    """
     if not isinstance(y, Tensor) or not y.is_floating_point() or y.ndim < 3:
         raise InputError("y must be a float tensor (1, C, H, W); see deepred.images.to_tensor")
     if y.shape[0] != 1:
@@ -505,20 +531,25 @@ def check_measurement(y: Tensor) -> None:
         raise InputError(f"y is empty: shape {tuple(y.shape)}")
     if y.dtype not in (torch.float32, torch.float64):
         raise InputError(f"y must be float32 or float64, got {y.dtype}")
+    y = seen(y.detach(), H)
     if not torch.isfinite(y).all():
-        raise InputError("y contains NaN or infinity: replace those values, or mask them")
+        raise InputError("y contains NaN or infinity: replace those values, or mask them (Inpaint)")
+    return y
 
 
 def memory_needed(shape: tuple[int, int, int], settings: Settings, method: str = "deepred") -> int:
     """About how many bytes a run takes at its peak, for an image (C, H, W).
 
     What the backward pass keeps of each scale, theta with Adam's moments and the solver's copies,
-    and the images; measured to be within a third of the truth from 64 to 1024 pixels a side.
+    and the images; measured to be within a third of the truth from 64 to 1024 pixels a side, for
+    the Deep Decoder from 256 pixels.
     """
     pixels = padded(shape[1], settings.scales) * padded(shape[2], settings.scales)
     images = 30 * pixels * shape[0]
     if method == "red":
         return 4 * images
+    if settings.network == "decoder":  # three maps of the largest layer, and their gradients
+        return int(4 * (images + 5.5 * pixels * settings.channels) + 150e6)
     full_scale = 3 * settings.input_channels + 4 * settings.skip + 17 * settings.channels
     activations = pixels * (full_scale + 17 * settings.channels / 3)
     theta = 9 * (2 * settings.scales * settings.channels**2 + settings.channels**2)

@@ -105,6 +105,9 @@ class Settings:
     max_rollbacks: int = 3
 
     def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if getattr(value, "shape", None) == ():  # a number of numpy or torch
+                object.__setattr__(self, name, value.item())
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise InputError(

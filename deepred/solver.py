@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from . import red
 from .errors import DivergedError, InputError
 from .noise import clipped_variance
+from .operators import holes, seen
 from .settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -122,7 +123,9 @@ class ADMM:
             raise InputError(
                 "settings.precondition is for the L2 term: set it to 0 with a likelihood"
             )
-        self.y, self.H, self.network, self.denoiser = y, H, network, denoiser
+        hole = holes(H)
+        self.y = y if hole is None else seen(y, H)
+        self.H, self.network, self.denoiser = H, network, denoiser
         self.settings, self.seed, self.executor = settings, seed, executor
         self._sigma = sigma
         self.k = self.draws = self.rollbacks = 0
@@ -146,7 +149,7 @@ class ADMM:
         self.lam = y.new_tensor(settings.lam)
         self.mu = y.new_tensor(settings.mu)
         # The noise's mean square over all of y, of which an Inpaint leaves some without any.
-        self._seen, self._mask = getattr(H, "seen", 1.0), H.mask(y) if hasattr(H, "mask") else 1.0
+        self._seen, self._mask = (1.0, 1.0) if hole is None else (hole.seen, hole.mask(y))
         self.noise = y.new_tensor((sigma or 0.0) ** 2) * self._seen
         known = settings.growth and self._deviation is None
         self._clipped = clipped_variance(sigma, y) if known and settings.clipped else None
@@ -281,9 +284,11 @@ class ADMM:
                 f"{tuple(self.output.shape)}, y has {tuple(self.y.shape)}: use x_start='zeros'"
             )
         if self.settings.x_start == "denoised":
-            return self.denoiser(self.y, self._sigma)
+            with torch.no_grad():
+                return self.denoiser(self.y, self._sigma)
         return self.y.clone()
 
+    @torch.no_grad()
     def _call_denoiser(self, x: Tensor) -> Tensor:
         return self.denoiser(x, self.settings.sigma_f)
 

@@ -27,7 +27,7 @@ from collections import deque
 import torch
 from torch import Tensor
 
-from .errors import InputError
+from .errors import InputError, positive, real, whole
 from .solver import State
 
 NAMES = ("windowed-variance", "exponential-variance", "discrepancy")
@@ -64,8 +64,7 @@ class Rule:
     """
 
     def __init__(self, patience: int, every: int) -> None:
-        _require("every", every, _whole(every, 1), "a whole number of at least 1")
-        self.patience, self.every = patience, every
+        self.patience, self.every = patience, whole("every", every)
         self._last = -1  # the iteration seen last
         self._stopped = False
         # On the device: the least score, its iteration (-1 for none) and its image.
@@ -142,8 +141,7 @@ class _Variance(Rule):
     """
 
     def __init__(self, enough: int, patience: int, every: int) -> None:
-        _require("patience", patience, _whole(patience, 1), "a whole number of at least 1")
-        super().__init__(patience, every)
+        super().__init__(whole("patience", patience), every)
         self.variance: Tensor | None = None
         self._enough = enough
         self._restart()
@@ -198,9 +196,8 @@ class WindowedVariance(_Variance):
     """
 
     def __init__(self, window: int = 100, patience: int = 1000, every: int = 10) -> None:
-        _require("window", window, _whole(window, 2), "a whole number of at least 2")
-        self.window = window
-        super().__init__(window, patience, every)
+        self.window = whole("window", window, 2)
+        super().__init__(self.window, patience, every)
 
     def _restart(self) -> None:
         super()._restart()
@@ -235,7 +232,8 @@ class ExponentialVariance(_Variance):
 
     EMV_k = (1 - a) (EMV_{k-1} + a ||x_k - EMA_{k-1}||^2), EMA_k = (1 - a) EMA_{k-1} + a x_k, from
     EMA_1 = x_1 and EMV_1 = 0 as in the authors' code. That 0 is no variance: the first 2/a outputs,
-    the length of the window whose images have the same mean age, do not compete. The image is EMA.
+    about the length of the window whose images have the same mean age, do not compete. The image is
+    EMA.
 
     Parameters
     ----------
@@ -249,9 +247,10 @@ class ExponentialVariance(_Variance):
     """
 
     def __init__(self, weight: float = 0.1, patience: int = 1000, every: int = 10) -> None:
-        _require("weight", weight, _number(weight) and 0 < weight < 1, "a number in (0, 1)")
-        self.weight = weight
-        super().__init__(math.ceil(2 / weight), patience, every)
+        self.weight = real(weight)
+        if not 0 < self.weight < 1:
+            raise InputError(f"weight must be a number in (0, 1), got {weight!r}")
+        super().__init__(math.ceil(2 / self.weight), patience, every)
 
     def _take_in(self, output: Tensor) -> None:
         a, first = self.weight, self._row == 0  # after what was not finite it begins again, too
@@ -281,11 +280,10 @@ class Discrepancy(Rule):
     """
 
     def __init__(self, sigma: float | None, target: float = 1.0, every: int = 10) -> None:
-        for name, value in (("sigma", sigma), ("target", target)):
-            above = _number(value) and 0 < value < math.inf
-            _require(f"discrepancy's {name}", value, above, "a number above 0")
         super().__init__(0, every)
-        self.level = target * sigma
+        self.level = positive("discrepancy's target", target) * positive(
+            "discrepancy's sigma", sigma
+        )
         self._restart()
 
     def _restart(self) -> None:
@@ -313,8 +311,7 @@ class SlidingMean:
     """
 
     def __init__(self, window: int = 100) -> None:
-        _require("window", window, _whole(window, 1), "a whole number of at least 1")
-        self._images: deque[Tensor] = deque(maxlen=window)
+        self._images: deque[Tensor] = deque(maxlen=whole("window", window))
         self._total: Tensor | None = None  # in float64, so that what has left leaves nothing behind
         self._last = -1
 
@@ -349,8 +346,9 @@ class ExponentialMean:
     """
 
     def __init__(self, weight: float = 0.01) -> None:
-        _require("weight", weight, _number(weight) and 0 < weight <= 1, "a number in (0, 1]")
-        self.weight = weight
+        self.weight = real(weight)
+        if not 0 < self.weight <= 1:
+            raise InputError(f"weight must be a number in (0, 1], got {weight!r}")
         self._mean: Tensor | None = None
         self._last = -1
 
@@ -363,16 +361,3 @@ class ExponentialMean:
             self._mean = torch.lerp(self._mean, state.output, self.weight)
         self._last = state.k
         return self._mean
-
-
-def _number(value) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _whole(value, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _require(name: str, value, valid: bool, wanted: str) -> None:
-    if not valid:
-        raise InputError(f"{name} must be {wanted}, got {value!r}")

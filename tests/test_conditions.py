@@ -164,9 +164,11 @@ def test_nlm_has_no_symmetric_jacobian():
     """Reehorst and Schniter's finding: the weights are normalised for each pixel on its own."""
     x = image(10)
     found = measure(lambda t: denoisers.nlm_torch(t, 0.1), x)
-    assert 0.05 < found.asymmetry < 1.5
-    assert found.gradient > 0.05
-    assert found.mismatch < 0.01  # it has thresholds, of which a step of 1e-7 meets few
+    # Measured: .75, 1.2 and 5e-9. Half of what was measured is far from symmetric, and with a
+    # mismatch of a thousandth (a threshold met within the step) J could still be trusted.
+    assert found.asymmetry > 0.37
+    assert found.gradient > 0.6
+    assert found.mismatch < 1e-3
 
 
 def test_what_is_no_image_or_no_denoiser_is_refused():
@@ -174,3 +176,21 @@ def test_what_is_no_image_or_no_denoiser_is_refused():
         jacobian(shifted, image().repeat(2, 1, 1, 1))
     with pytest.raises(InputError, match="f makes"):
         jacobian(lambda t: t[..., :3], image())
+    with pytest.raises(InputError, match="f makes"):
+        spectral_radius(lambda t: t[..., :3], image())
+    two, broken = image().repeat(2, 1, 1, 1), torch.full_like(image(), torch.nan)
+    for found in (measure, kinks, jacobian, spectral_radius):
+        with pytest.raises(InputError, match="one image"):
+            found(shifted, two)
+        with pytest.raises(InputError, match="NaN"):
+            found(shifted, broken)
+    for call in (
+        lambda: measure(shifted, image(), step=0),
+        lambda: jacobian(shifted, image(), -1),
+        lambda: kinks(shifted, image(), 0),
+        lambda: spectral_radius(shifted, image(), step="a"),
+    ):
+        with pytest.raises(InputError, match="must be a number above 0"):
+            call()
+    with pytest.raises(InputError, match="iterations must be a whole number"):
+        spectral_radius(shifted, image(), iterations=0)

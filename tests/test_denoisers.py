@@ -367,10 +367,66 @@ def test_a_denoiser_of_deepinv_serves(noisy):
 
 
 @pytest.mark.parametrize("sigma", [-0.1, math.nan, math.inf])
-@pytest.mark.parametrize("name", [name for name in denoisers.NAMES if name != "median"])
+@pytest.mark.parametrize("name", [*denoisers.NAMES, "learned", "package"])
 def test_levels_that_are_none_are_refused(name, sigma):
+    own = {"learned": denoisers.learned(Residual()), "package": denoisers.bm3d_package}
+    f = own[name] if name in own else denoisers.named(name)
     with pytest.raises(InputError, match="sigma"):
-        denoisers.named(name)(torch.rand(1, 1, 16, 16), sigma)
+        f(torch.rand(1, 3, 16, 16), sigma)
+
+
+@pytest.mark.parametrize("name", denoisers.NAMES)
+@pytest.mark.parametrize(
+    "x",
+    [
+        torch.zeros(1, 1, 16, 16, dtype=torch.uint8), torch.zeros(1, 16, 16),
+        torch.zeros(0, 3, 16, 16), np.zeros((1, 1, 16, 16), np.float32),
+    ],
+    ids=["integers", "three dimensions", "empty", "of numpy"],
+)  # fmt: skip
+def test_what_is_no_image_of_floats_is_refused(name, x):
+    if name == "bm3d" and isinstance(x, torch.Tensor) and not x.numel():
+        pytest.skip("BM3D of nothing is nothing")
+    with pytest.raises(InputError, match=r"images \(N, C, H, W\)"):
+        denoisers.named(name)(x, SIGMA)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1)])
+def test_wavelets_leave_what_cannot_be_halved(shape, recwarn):
+    x = torch.rand(1, 3, *shape)
+    assert torch.equal(denoisers.wavelet(x, SIGMA), x) and not recwarn.list
+
+
+def test_a_module_or_any_callable_is_a_denoiser_that_is_not_differentiated(noisy):
+    torch.manual_seed(0)
+    module, scale = Residual(), torch.ones((), requires_grad=True)
+    settings = preset("fast").replace(channels=4, scales=2, iterations=12, runs=1)
+    common = dict(settings=settings, sigma=SIGMA, device="cpu")
+    found = restore(noisy, denoiser=module, **common)
+    assert torch.equal(
+        found.image, restore(noisy, denoiser=denoisers.learned(module), **common).image
+    )
+    for method in ("deepred", "red"):  # with a graph of its own, which must not grow
+        result = restore(
+            noisy.clone().requires_grad_(), method=method,
+            denoiser=lambda x, sigma: 0.9 * scale * x, **common,
+        )  # fmt: skip
+        assert not result.image.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("f", "told"),
+    [
+        (3, "denoiser must be one of nlm, "),
+        (lambda x, sigma: x[..., 1:], r"<lambda> makes \(1, 3, .*\) of an image"),
+        (lambda x, sigma: x.numpy(), "<lambda> makes a ndarray of an image"),
+    ],
+    ids=["a number", "another shape", "of numpy"],
+)
+def test_what_is_no_denoiser_is_refused(noisy, f, told):
+    settings = preset("fast").replace(channels=4, scales=2, iterations=2, runs=1)
+    with pytest.raises(InputError, match=told):
+        restore(noisy, denoiser=f, settings=settings, sigma=SIGMA, device="cpu")
 
 
 def test_what_is_no_module_cannot_be_learned():

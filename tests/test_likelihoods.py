@@ -317,3 +317,9 @@ def test_a_checkpoint_of_another_likelihood_is_refused(tmp_path, other):
         run(other)
     resumed, whole = run(Poisson(5.0)), run(Poisson(5.0))
     assert torch.equal(resumed.image, whole.image)
+
+
+def test_counts_below_0_count_as_0():
+    """As a camera that subtracts its offset has them: the term stays bounded from below."""
+    y, measured = torch.full((4,), -0.1), torch.tensor([-100.0, -1.0, 0.0, 1.0])
+    assert torch.equal(Poisson(10)(measured, y), Poisson(10)(measured, torch.zeros(4)))

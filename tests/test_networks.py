@@ -48,9 +48,9 @@ def test_evaluation_mode_changes_nothing():
     "bad", [dict(channels=0), dict(scales=0), dict(skip=-1), dict(outputs=0), dict(inputs=0)]
 )
 def test_impossible_sizes_are_refused(bad):
-    with pytest.raises(InputError, match="must be at least"):
+    with pytest.raises(InputError, match="a whole number of at least"):
         SkipNetwork((32, 32), **bad)
-    with pytest.raises(InputError, match="height must be at least 1"):
+    with pytest.raises(InputError, match="height must be a whole number of at least 1"):
         SkipNetwork((0, 32))
 
 
@@ -94,7 +94,9 @@ def test_the_deep_decoder_makes_an_image_of_any_size(size):
 
 def test_the_deep_decoder_has_few_parameters():
     assert parameter_count(DeepDecoder((256, 256))) == 5 * (128**2 + 2 * 128) + 3 * 128
-    with pytest.raises(InputError, match="network layers must be at least 1, got 0"):
+    with pytest.raises(
+        InputError, match="network layers must be a whole number of at least 1, got 0"
+    ):
         DeepDecoder((64, 64), layers=0)
 
 

@@ -383,6 +383,15 @@ def noisy(sigma, **options):
     return degrade(Y, Identity(), sigma, 0, **options)
 
 
+class Nothing:
+    """Maps every image to 0, and so does its adjoint."""
+
+    def __call__(self, x):
+        return 0 * x
+
+    adjoint = __call__
+
+
 NONSENSE = {
     "side of a kernel must be": lambda: Blur.uniform(0),
     "side of a kernel must be a whole number of at least 1, got 2.5": lambda: Blur.uniform(2.5),
@@ -404,6 +413,32 @@ NONSENSE = {
     "eps must be a number above 0, got nan": lambda: Radon.views(16, 4).whitener(np.nan),
     "sigma must be in [0, 1], image units, got 25: 25 is 25 / 255": lambda: noisy(25),
     "sigma must be in [0, 1], image units, got -1": lambda: noisy(-1, clip=False),
+    "sigma must be in [0, 1], image units, got 'a'": lambda: noisy("a"),
+    "seed must be a whole number of at least 0, got 1.5": lambda: degrade(Y, None, 0.1, 1.5),
+    "seed must be a whole number of at least 0, got -1": lambda: Gaussian(0.1).sample(Y, -1),
+    "a float tensor in [0, 1]": lambda: degrade(Y.byte(), Identity(), 0.1, 0),
+    "a float tensor": lambda: Radon.views(16, 4)(torch.zeros(1, 1, 16, 16, dtype=torch.uint8)),
+    "must be (N, C, H, W), got (3, 8, 8)": lambda: Downsample(2).adjoint(torch.rand(3, 8, 8)),
+    "is all frame: it must be larger than 8x8": lambda: Framed.of(Blur.uniform(9))(
+        torch.rand(1, 3, 8, 8)
+    ),
+    "a blur kernel must be a table": lambda: Blur.of(np.ones((3, 3), complex)),
+    "factor must be a finite number other than 0, got 'a'": lambda: Scaled(Identity(), "a"),
+    "H must be a callable": lambda: Composed(3, Identity()),
+    "the share of seen pixels must be in (0, 1], got 'a'": lambda: Inpaint.random((8, 8), "a"),
+    "a side of the mask must be a whole number": lambda: Inpaint.random((-1, 8), 0.5),
+    "bits must be those of its shape": lambda: Inpaint(b"\xff", (1, 16, 16)),
+    "filter must be one of ramp, ": lambda: Radon.views(8, 4).fbp(Y[..., :4, :], "ramlak"),
+    "angles must be a tuple of one or more finite": lambda: Radon(16, (1j,)),
+    "c must be a number above 0, got -1": lambda: red.solve(Y, None, lambda t: t, 0.1, c=-1),
+    "H maps every image to 0": lambda: total_variation(Y, Scaled(Nothing(), 2.0), 0.1),
+    "y contains NaN": lambda: total_variation(Y * torch.nan, None, 0.1),
+    "shape must be (C, H, W)": lambda: restore(Y, shape=(3, 16), sigma=0.1),
+    "a number of shape must be": lambda: restore(Y, shape=(3, 16, 0), sigma=0.1),
+    "sigma must be in (0, 1), image units, got 'a'": lambda: restore(Y, sigma="a"),
+    "seed must be a whole number": lambda: restore(Y, sigma=0.1, seed="a"),
+    "network must make a fresh torch module": lambda: restore(Y, sigma=0.1, network=3),
+    "settings must be Settings": lambda: restore(Y, sigma=0.1, settings={}),
 }  # fmt: skip
 
 
@@ -431,3 +466,114 @@ def test_numbers_of_numpy_are_numbers():
     assert Gaussian(np.float32(0.5)) == Gaussian(0.5) and type(Poisson(np.int64(3)).peak) is float
     kernel = torch.rand(3, 3, requires_grad=True)
     assert Blur.of(kernel) == Blur.of(kernel.detach().numpy())
+    assert Blur([[0.5, 0.5]]) == Blur(((0.5, 0.5),))
+    assert hash(Scaled(Identity(), np.float32(2))) == hash(Scaled(Identity(), 2))
+    assert torch.equal(noisy(np.float32(0.25)), degrade(Y, Identity(), 0.25, np.int64(0)))
+    assert torch.equal(Gaussian(0.1).sample(Y, np.int64(1)), Gaussian(0.1).sample(Y, 1))
+
+
+# Holes, wherever they are ------------------------------------------------------------------------
+
+HOLES = Inpaint.random((16, 16), 0.7, seed=3)
+QUICK = preset("fast", "inpaint").replace(channels=4, scales=2, iterations=30, growth=0.06)
+
+
+@pytest.mark.parametrize("method", ["deepred", "dip", "red"])
+@pytest.mark.parametrize("filling", [1.0, torch.nan], ids=["white", "not a number"])
+def test_what_a_measurement_holds_in_its_holes_has_no_part_in_the_result(method, filling):
+    x = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    y = degrade(x, HOLES, 0.1, 0)
+    filled = torch.where(HOLES.mask(y) > 0, y, filling)
+    common = dict(method=method, sigma=0.1, device="cpu")
+    settings = preset("fast", "inpaint", "red") if method == "red" else QUICK
+    settings = settings.replace(iterations=30)
+    found = [restore(t, HOLES, settings=settings, **common) for t in (y, filled)]
+    assert torch.equal(found[0].image, found[1].image)
+    assert np.array_equal(found[0].history["residual"], found[1].history["residual"])
+    steps = [red.solve(t, HOLES, lambda t: 0.9 * t, 0.1) for t in (y, filled)]
+    assert torch.equal(next(steps[0])[0], next(steps[1])[0])
+    assert torch.equal(
+        *(total_variation(t, HOLES, 0.1, iterations=5) for t in (y, filled))
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["deepred", "red"])
+@pytest.mark.parametrize(
+    "H", [Scaled(HOLES, 1.0), Composed(HOLES, Identity())], ids=["scaled", "composed"]
+)
+def test_holes_are_holes_in_a_scaled_or_composed_operator_too(H, method):
+    x = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    y = degrade(x, H, 0.1, 0)
+    assert torch.equal(y, degrade(x, HOLES, 0.1, 0))
+    settings = preset("fast", "inpaint", "red") if method == "red" else QUICK
+    common = dict(method=method, settings=settings.replace(iterations=30), sigma=0.1, device="cpu")
+
+    def of_what_is_seen(state):
+        square = (H(state.output) - y).square().sum() / (3 * HOLES.mask(y).sum())
+        return {"seen": float(square.sqrt())}
+
+    found = [restore(y, h, callback=of_what_is_seen, **common) for h in (H, HOLES)]
+    assert torch.equal(found[0].image, found[1].image)
+    for name in ("residual", "lam"):
+        assert np.array_equal(found[0].history[name], found[1].history[name])
+    # Sums of some hundred squares in float32.
+    history = found[0].history
+    np.testing.assert_allclose(history["residual"], history["seen"], rtol=1e-5)
+
+
+def test_an_operators_own_attributes_are_its_own():
+    """A mask or a task of somebody's module are not what ours mean by these words."""
+
+    class Mine(torch.nn.Module):
+        task = "mine"
+        seen = torch.ones(8, 8)
+
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("mask", torch.ones(8, 8))
+
+        def forward(self, x):
+            return x * self.mask
+
+    settings = QUICK.replace(iterations=3)
+    assert torch.equal(
+        restore(Y, Mine(), settings=settings, sigma=0.1, device="cpu").image,
+        restore(Y, settings=settings, sigma=0.1, device="cpu").image,
+    )
+    assert task_of(Mine()) == "denoise"
+
+
+# What stands for an operator within another ------------------------------------------------------
+
+
+class Noisy:
+    """As deepinv's physics are: A is the map, and a call adds noise to it."""
+
+    noise_model = None
+
+    def A(self, x):
+        return 0.5 * x
+
+    def A_adjoint(self, y):
+        return 0.5 * y
+
+    def __call__(self, x):
+        return self.A(x) + 100
+
+
+def test_a_physics_object_within_others_is_taken_without_its_noise():
+    for H in (Scaled(Noisy(), 2.0), Composed(Identity(), Scaled(Noisy(), 2.0))):
+        assert torch.equal(H(Y), Y) and torch.equal(H.adjoint(Y), Y)
+    assert torch.equal(degrade(Y, Noisy(), 0.0, 0), 0.5 * Y)
+    x, _ = next(red.solve(Y, Noisy(), lambda t: t, 1e-6))
+    torch.testing.assert_close(x, 2 * Y, rtol=0, atol=1e-3)  # lam draws it to x_0 by 4e-6 of it
+    assert total_variation(Y, Noisy(), 1e-3, iterations=3).shape == Y.shape
+
+
+def test_there_is_an_adjoint_where_all_parts_have_one():
+    plain = lambda t: t.flip(-1)  # noqa: E731
+    assert hasattr(Composed(Identity(), SMALL), "adjoint")
+    for H in (Composed(Identity(), plain), Composed(plain, SMALL), Scaled(plain, 2.0)):
+        assert not hasattr(H, "adjoint")
+        with pytest.raises(InputError, match="adjoint"):
+            restore(Y, H, method="red", sigma=0.1)

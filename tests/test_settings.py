@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 
+import numpy as np
 import pytest
 
 from deepred.errors import InputError
@@ -319,3 +321,10 @@ def test_as_dip_changes_the_prior_and_nothing_else():
 def test_unknown_presets_tasks_and_methods_are_refused(arguments, message):
     with pytest.raises(InputError, match=message):
         preset(*arguments)
+
+
+def test_numbers_of_numpy_are_numbers_and_make_the_same_key():
+    ours = preset("fast").replace(iterations=5, lam=0.5)
+    theirs = preset("fast").replace(iterations=np.int64(5), lam=np.float64(0.5))
+    assert theirs == ours and type(theirs.iterations) is int and type(theirs.lam) is float
+    assert json.dumps(theirs.told()) == json.dumps(ours.told())

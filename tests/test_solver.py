@@ -539,3 +539,13 @@ def test_steepest_descent_is_stable_up_to_its_bound(noisy, lam, mu):
             with pytest.raises(DivergedError, match="use a smaller c or learning_rate"):
                 for _ in iterate(solver):
                     pass
+
+
+def test_the_deviation_over_runs_is_that_of_their_images(noisy, tiny):
+    result = deepred.restore(noisy, settings=tiny.replace(runs=3), sigma=0.1, device="cpu")
+    expected = np.std([image.numpy() for image in result.images], axis=0, ddof=1)
+    # Three float32 numbers near 1 lose a digit or two against their mean.
+    np.testing.assert_allclose(result.deviation, expected, atol=1e-6)
+    one = deepred.restore(noisy, settings=tiny, sigma=0.1, device="cpu")
+    with pytest.raises(deepred.InputError, match="at least 2"):
+        one.deviation  # noqa: B018

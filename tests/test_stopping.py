@@ -606,3 +606,16 @@ def test_what_makes_no_rule_is_refused(noisy, tiny, make, told):
 def test_red_alone_has_nothing_to_stop(noisy, tiny):
     with pytest.raises(InputError, match="takes no stop"):
         deepred.restore(noisy, method="red", settings=tiny, sigma=0.1, stop=short)
+
+
+def test_numbers_of_numpy_are_numbers():
+    rules = (
+        (WindowedVariance(np.int64(10), np.int32(20)), WindowedVariance(10, 20)),
+        (ExponentialVariance(np.float32(0.25), np.int64(5)), ExponentialVariance(0.25, 5)),
+        (Discrepancy(np.float32(0.25), np.float64(0.9)), Discrepancy(0.25, 0.9)),
+    )
+    for theirs, ours in rules:
+        assert theirs.patience == ours.patience and type(theirs.patience) is int
+    assert rules[2][0].level == rules[2][1].level
+    assert rules[1][0].weight == 0.25 and type(rules[1][0].weight) is float
+    stopping.SlidingMean(np.int64(3)), stopping.ExponentialMean(np.float32(0.3))
