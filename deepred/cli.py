@@ -78,7 +78,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--patience", type=_whole, metavar="N", help=text)
     add("--seed", type=_natural, default=0, metavar="N")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    text = "of the network's products; auto is float32 on a CPU, tf32 on a GPU"
+    text = (
+        "of the network's products; auto is tf32 on a GPU, on a CPU float32 (bf16 if it has that, "
+    )
+    text += "for wide networks)"
     add("--precision", choices=("auto", "float32", "tf32", "bf16"), default="auto", help=text)
     add.__self__.set_defaults(command=_restore)
 
@@ -178,7 +181,7 @@ def _restore(options) -> int:
     images.check_output(options.output, picture)
     y = picture.image
     if options.task == "deblur":
-        _check_kernel(H, y)
+        _check_kernel(options, H, y)
     if options.task == "inpaint":
         y = _masked(options, H, y)
     if options.stop is not None and options.method == "red":
@@ -193,7 +196,12 @@ def _restore(options) -> int:
         raise InputError(f"--stop discrepancy with --task {options.task} needs --sigma")
     estimated = sigma is None and options.task == "denoise" and (not dip or discrepancy)
     if estimated:
-        sigma = noise_level(y)
+        try:
+            sigma = noise_level(y)
+        except InputError:
+            raise InputError(
+                f"{options.input}: no noise found in it; give its level with --sigma, of 255"
+            ) from None
     settings = _settings(options, setting, sigma)
     shape = operators.image_shape(H, y.shape[1:])
     work = settings.channels * shape[1] * shape[2]
@@ -268,14 +276,14 @@ def _masked(options, H, y):
         raise InputError(f"mask {options.mask}: {error}") from None
 
 
-def _check_kernel(H, y) -> None:
+def _check_kernel(options, H, y) -> None:
     """A kernel larger than the picture is a mistake, and would take for ever."""
     rows, columns = H.top + H.bottom + 1, H.left + H.right + 1
     height, width = y.shape[2:]
     if rows > height or columns > width:
         raise InputError(
-            f"the kernel, {columns}x{rows}, is larger than the image, {width}x{height}: "
-            "crop it to where it is not zero"
+            f"kernel {options.kernel}: {columns}x{rows} is larger than the image, "
+            f"{width}x{height}: crop it to where it is not zero"
         )
 
 
@@ -300,9 +308,14 @@ def _run(options) -> int:
 
     store = Store(options.store)
     runs = experiments.plan(options.profile, options.only, tuple(options.seeds))
+    if not runs:
+        raise InputError(
+            f"profile {options.profile} has no runs of {', '.join(options.only)}: use "
+            "--profile paper, which has all"
+        )
     runs = [run for run in runs if set(options.match) <= set(run.title.split())]
     if not runs:
-        raise InputError("no run of these experiments matches; --dry-run lists them")
+        raise InputError("--match: no run of these has all the words; --dry-run lists them")
     if options.dry_run:
         _dry_run(runs, store, options)
         return 0

@@ -63,7 +63,8 @@ def adapted(f: str | nn.Module | Callable[[Tensor, float], Tensor]) -> Callable:
     @functools.wraps(f, updated=())
     @torch.no_grad()
     def denoise(x: Tensor, sigma: float) -> Tensor:
-        return _of_its_shape(f(x, sigma), x, getattr(f, "__name__", type(f).__name__))
+        name = getattr(f, "__name__", type(f).__name__)
+        return _of_its_shape(f(x.clone(), sigma), x, name)  # it may work in place
 
     return denoise
 
@@ -284,7 +285,7 @@ def learned(module: nn.Module) -> Callable[[Tensor, float], Tensor]:
     def denoise(x: Tensor, sigma: float) -> Tensor:
         sigma = _check(x, sigma)
         try:
-            fx = module.to(x)(x, sigma)
+            fx = module.to(x)(x.clone(), sigma)  # it may work in place
         except torch.cuda.OutOfMemoryError:  # a RuntimeError, too, and no fault of the image's
             raise
         except (RuntimeError, TypeError, ValueError) as error:

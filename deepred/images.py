@@ -185,9 +185,15 @@ def write(path: str | Path, picture: Picture) -> None:
     Raises
     ------
     InputError
-        As `check_output`.
+        As `check_output`; if it is no picture, or its image is not finite or not (1, C, H, W).
     """
     path = Path(path)
+    image = picture.image if isinstance(picture, Picture) else None
+    if not isinstance(image, Tensor) or image.ndim != 4 or len(image) != 1:
+        told = type(picture).__name__ if image is None else f"one of {tuple(image.shape)}"
+        raise InputError(f"{path}: takes a Picture with an image (1, C, H, W), got {told}")
+    if not torch.isfinite(image).all():
+        raise InputError(f"{path}: the image contains NaN or infinity, which no format holds")
     check_output(path, picture)
     suffix = path.suffix.lower()
     tiff = suffix in (".tif", ".tiff")

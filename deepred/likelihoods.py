@@ -154,8 +154,9 @@ class Gamma:
     def __call__(self, measured: Tensor, y: Tensor) -> Tensor:
         """1/4 (log Hx + y / Hx): 1 / (4 looks) times the minus log-likelihood.
 
-        Hx below `FLOOR` counts as `FLOOR`, with gradient 0: begin above it.
+        Hx below `FLOOR` counts as `FLOOR`, with gradient 0: begin above it. y below 0 counts as 0.
         """
+        y = y.clamp(min=0)
         measured = measured.clamp(min=FLOOR)
         return 0.25 * (measured.log() + y / measured)
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .errors import whole
+from .errors import InputError, whole
 
 
 class Convolution(nn.Conv2d):
@@ -178,7 +178,8 @@ class DeepDecoder(nn.Module):
     Raises
     ------
     InputError
-        If one of them is no whole number of at least 1.
+        If one of them is no whole number of at least 1, or there are so many layers that z has one
+        pixel.
     """
 
     def __init__(
@@ -188,7 +189,12 @@ class DeepDecoder(nn.Module):
         self.size = whole("network height", size[0]), whole("network width", size[1])
         outputs, channels = whole("network outputs", outputs), whole("network channels", channels)
         layers = whole("network layers", layers)
-        low = (max(1, math.ceil(side / 2**layers)) for side in size)
+        low = [math.ceil(side / 2**layers) for side in self.size]
+        if max(low) == 1 < max(self.size):  # normalising equal pixels leaves 0
+            raise InputError(
+                f"{layers} layers leave a single pixel of z for an image of "
+                f"{self.size[1]}x{self.size[0]}: use fewer"
+            )
         self.input_shape = (1, channels, *low)
         body: list[nn.Module] = []
         for _ in range(layers):

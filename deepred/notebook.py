@@ -17,6 +17,7 @@ from .images import read
 from .runs import TASKS
 
 COMMITTED = "../data/results"  # seen from the notebooks, wherever they are run
+MISSING = "missing"  # in the title of a restored image that is not here
 _ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -81,7 +82,7 @@ def pictures(
     runs = [
         run
         for run in experiments.plan("paper", [experiment])
-        if (run.setting, run.image) == (setting, image) and run.preset in presets
+        if (run.setting, run.image, run.seed) == (setting, image, 0) and run.preset in presets
     ]
     here = [run for run in runs if experiments.missing(run) is None]
     if not here:
@@ -99,24 +100,28 @@ def pictures(
             image = read(path).image
             found[f"{name}\n{metric(image, truth):.2f} dB"] = image
         else:
-            found[f"{name}\nmissing"] = torch.full_like(truth, 0.85)
+            found[f"{name}\n{MISSING}"] = torch.full_like(truth, 0.85)
     return found
 
 
 def show(p: Parameters, name: str, rows: Sequence[dict[str, Tensor]], inset) -> object:
     """A figure of rows of `pictures`, saved as `name`, or else the committed one, or a word.
 
-    Where the images are not on this machine the committed figure is copied, too. `inset` is (top,
-    left, side) for each row. Call it in the last line of a cell.
+    The committed one where the images are not on this machine, or not the restored ones (which are
+    not committed); it is copied, too. `inset` is (top, left, side) for each row. Call it in the
+    last line of a cell.
     """
     there = [(panels, where) for panels, where in zip(rows, inset) if panels]
+    committed = [_ROOT / "figures" / f"{name}.png", *sorted(_ROOT.glob(f"figures/{name}_?.png"))]
+    committed = [path for path in committed if path.exists()]
+    lacking = any(MISSING in title for panels, _ in there for title in panels)
+    if lacking and committed and p.stored("paper").resolve() == _ROOT / "data/results/paper":
+        there = []
     for i, (panels, where) in enumerate(there):
         figure = plots.compare(panels, inset=where)
         plots.save(figure, p.figures, name if len(there) == 1 else f"{name}_{i + 1}")
     if there:
         return None  # the figures show themselves
-    committed = [_ROOT / "figures" / f"{name}.png", *sorted(_ROOT.glob(f"figures/{name}_?.png"))]
-    committed = [path for path in committed if path.exists()]
     for path in committed:
         display(Image(path, width=900))
         if p.figures and not (Path(p.figures) / path.name).exists():

@@ -508,7 +508,8 @@ def image_shape(H: Callable[[Tensor], Tensor], shape: tuple[int, int, int]) -> t
 def read_mask(path: str | Path) -> Inpaint:
     """The mask of a file: an image, white where a pixel is seen, or a .npy of zeros and ones.
 
-    An image is cut at half its range. One whose channels differ is a mask of each channel.
+    An image is cut at half its range. One whose channels differ is a mask of each channel, as is an
+    array (C, H, W) or (H, W, 3).
 
     Raises
     ------
@@ -518,9 +519,14 @@ def read_mask(path: str | Path) -> Inpaint:
     path = Path(path)
     if path.suffix.lower() == ".npy":
         try:
-            return Inpaint.of(np.load(path, allow_pickle=False))
-        except (OSError, ValueError, EOFError) as error:
-            told = str(error) if isinstance(error, InputError) else "no array can be read from it"
+            mask = np.load(path, allow_pickle=False)
+            if mask.ndim == 3 and mask.shape[2] in (1, 3) and mask.shape[0] not in (1, 3):
+                mask = mask.transpose(2, 0, 1)
+            return Inpaint.of(mask)
+        except (OSError, ValueError, EOFError, AttributeError) as error:
+            told = (
+                str(error) if isinstance(error, InputError) else "holds no array of zeros and ones"
+            )
             raise InputError(f"mask {path}: {told}") from None
     mask = read(path, smallest=1).image[0] > 0.5
     if (mask == mask[:1]).all():
@@ -581,7 +587,7 @@ def read_kernel(name: str | Path) -> Blur:
     if array.ndim != 2 or not np.isfinite(array).all() or not 1e-12 < total < np.inf:
         raise InputError(
             f"kernel {name}: needs a table (h, w) of finite numbers with a sum above 0, "
-            f"got shape {array.shape}"
+            f"got shape {array.shape} with sum {total:.3g}"
         )
     return Blur.of(array / total)
 

@@ -298,11 +298,15 @@ def weights_map(maps: Mapping[str, pd.DataFrame], label: str = "PSNR [dB]") -> F
 
 
 def parameter_lines(
-    lines: Mapping[str, pd.DataFrame], usual: Mapping[str, float], ylabel: str = "PSNR [dB]"
+    lines: Mapping[str, pd.DataFrame],
+    usual: Mapping[str, float],
+    dip: float,
+    ylabel: str = "PSNR [dB]",
 ) -> Figure:
     """End and best over the values of one parameter a panel, as `comparisons.sensitivity_line`.
 
-    `usual` marks the paper's value of each. Values are set at equal distances.
+    `usual` marks the paper's value of each, `dip` is DIP's end to compare with. Values are set at
+    equal distances.
     """
     columns = min(3, len(lines))
     rows = -(-len(lines) // columns)
@@ -317,6 +321,7 @@ def parameter_lines(
                   label="best iteration")  # fmt: skip
         axis.plot(place, table["end"], "-", color=COLOURS["deepred"], marker="o", ms=4,
                   label="last iteration")  # fmt: skip
+        axis.axhline(dip, color=COLOURS["dip"], ls=":", lw=1.2, label="DIP, last iteration")
         near = np.isclose(table["value"], usual[title], rtol=0.01)
         axis.plot(place[near], table["end"][near], "s", ms=9, mfc="none", color="black",
                   label="the paper's value")  # fmt: skip
@@ -325,7 +330,7 @@ def parameter_lines(
         if axis in axes[:, 0]:
             axis.set_ylabel(ylabel)
     handles, names = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=3)
+    figure.legend(handles, names, loc="outside lower center", ncols=4)
     return figure
 
 

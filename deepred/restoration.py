@@ -27,7 +27,18 @@ from .files import Checkpoint
 from .history import History, joined
 from .networks import DeepDecoder, SkipNetwork, padded
 from .noise import noise_level
-from .operators import adapted, holes, image_shape, seen, task_of
+from .operators import (
+    Blur,
+    Downsample,
+    Framed,
+    Identity,
+    Inpaint,
+    adapted,
+    holes,
+    image_shape,
+    seen,
+    task_of,
+)
 from .settings import METHODS, Settings, preset
 from .solver import VERSION, Likelihood, State, iterate
 from .stopping import Rule
@@ -70,6 +81,8 @@ class Result:
         InputError
             If there was one run only.
         """
+        if self.method == "red":
+            raise InputError("the deviation is over runs, and method 'red' has only one")
         if len(self.images) < 2:
             raise InputError("the deviation over runs needs settings.runs of at least 2")
         return torch.stack(self.images).std(0)
@@ -194,6 +207,8 @@ def restore_all(
         If something of one does not fit. Most is seen before anything is computed; what only the
         first step shows, such as an H that does not fit y, when the problem's turn has come.
     """
+    if not isinstance(problems, Sequence) or not all(isinstance(p, Problem) for p in problems):
+        raise InputError("problems must be a list of deepred.Problem")
     jobs = [_Job(problem) for problem in problems]
     if engine is None:
         engine = pick(device, work=max((job.work for job in jobs if job.work), default=None))
@@ -234,6 +249,12 @@ class _Job:
             )
         self.H = H = adapted(problem.H)
         y = check_measurement(y, H)
+        ours = isinstance(H, Identity | Blur | Framed | Downsample | Inpaint)
+        if ours and problem.likelihood is None and not -5 < y.min() <= y.max() < 10:
+            raise InputError(
+                f"y must be about in [0, 1], got values from {y.min():.3g} to {y.max():.3g}: "
+                "divide it by the largest possible value (255)"
+            )
         sigma = problem.sigma
         if sigma is not None:
             sigma = real(problem.sigma)
@@ -247,7 +268,8 @@ class _Job:
         problem = replace(problem, y=y, seed=seed)
         if problem.shape is None and y.ndim != 4:
             raise InputError(
-                f"y must be (1, C, H, W), got {tuple(y.shape)}: else give shape, the image's"
+                f"y must be (1, C, H, W), got {tuple(y.shape)}; for a measurement that is no image "
+                "give shape, the image's (C, H, W)"
             )
         if settings is not None and method in ("dip", "dip-tv"):
             settings = settings.as_dip()
@@ -257,13 +279,13 @@ class _Job:
         if not isinstance(shape, (tuple, list)) or len(shape) != 3:
             raise InputError(f"shape must be (C, H, W), the image's, got {shape!r}")
         self.shape = tuple(whole("a number of shape", side) for side in shape)
-        if problem.network is not None and not (
-            callable(problem.network) and isinstance(_made(problem.network), nn.Module)
-        ):
-            raise InputError(
-                "network must make a fresh torch module when called without arguments, such as "
-                f"lambda: MyNetwork(); got {problem.network!r}"
-            )
+        if problem.network is not None:
+            made = _made(problem.network) if callable(problem.network) else None
+            if not isinstance(made, nn.Module) or made is _made(problem.network):
+                raise InputError(
+                    "network must make a fresh torch module each time it is called, such as "
+                    f"lambda: MyNetwork(); got {problem.network!r}"
+                )
         likelihood = problem.likelihood
         if likelihood is not None and (isinstance(likelihood, type) or not callable(likelihood)):
             raise InputError(
@@ -272,6 +294,8 @@ class _Job:
             )
         if likelihood is not None and method == "red":
             raise InputError("method 'red' is for Gaussian noise: it takes no likelihood")
+        if problem.callback is not None and not callable(problem.callback):
+            raise InputError(f"callback must be a callable, got {problem.callback!r}")
         if problem.stop is not None and method == "red":
             raise InputError("method 'red' has no network that learns the noise: it takes no stop")
         if problem.stop is not None and not isinstance(_made(problem.stop), Rule):
@@ -282,6 +306,12 @@ class _Job:
         if method == "red" and not hasattr(H, "adjoint"):
             raise InputError("method 'red' needs an H with an adjoint: H.adjoint(y)")
         if settings is not None:
+            if settings.x_start != "zeros" and self.shape != tuple(y.shape[1:]) and method != "red":
+                raise InputError(
+                    f"x_start={settings.x_start!r} needs y of the image's shape {self.shape}, y "
+                    f"has {tuple(y.shape[1:])}: use preset('fast', {task_of(H)!r}), say, or "
+                    "x_start='zeros'"
+                )
             growth = settings.growth and not hasattr(likelihood, "deviation")
             needs_sigma = growth or settings.x_start == "denoised"
         else:
@@ -289,6 +319,11 @@ class _Job:
             needs_sigma = denoising and method in ("deepred", "red")
         if sigma is None and needs_sigma:
             sigma = noise_level(y)
+            if sigma >= 1:
+                raise InputError(
+                    f"y has noise of level {sigma:.3g}, and an image is in [0, 1]: divide it by "
+                    "the largest possible value (255)"
+                )
             logger.warning("noise level not given; estimated: sigma = %.1f of 255", 255 * sigma)
         if settings is None:
             settings = preset("fast", task_of(H), method, sigma=sigma or 0.0)
@@ -411,7 +446,10 @@ class _Job:
         )  # fmt: skip
         for k, (x, fx) in zip(range(1, s.iterations + 1), iterates):
             if not torch.isfinite(x).all():
-                raise DivergedError(f"RED is not finite at iteration {k}: use a smaller lam or c")
+                raise DivergedError(
+                    f"RED is not finite at iteration {k}: use a smaller lam or c, or look at the "
+                    "denoiser"
+                )
             residual = H(x) - y
             data, rho = 0.5 * residual.square().sum(), red.rho(x, fx)
             zero = torch.zeros_like(data)
@@ -524,7 +562,10 @@ def check_measurement(y: Tensor, H: Callable[[Tensor], Tensor]) -> Tensor:
         If y is no measurement: not a floating tensor (1, C, ...), empty, or not finite.
     """
     if not isinstance(y, Tensor) or not y.is_floating_point() or y.ndim < 3:
-        raise InputError("y must be a float tensor (1, C, H, W); see deepred.images.to_tensor")
+        told = f"{y.dtype} {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
+        raise InputError(
+            f"y must be a float tensor (1, C, H, W), got {told}; see deepred.images.to_tensor"
+        )
     if y.shape[0] != 1:
         raise InputError(f"one image at a time: y must be (1, C, H, W), got {tuple(y.shape)}")
     if y.numel() == 0:

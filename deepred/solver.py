@@ -89,6 +89,8 @@ class ADMM:
     ------
     InputError
         If the shapes do not fit, or the settings need what is not there.
+    DivergedError
+        If the data term is not finite at the first output.
     """
 
     ADAM: ClassVar = {"fused": True}  # options of torch's
@@ -132,12 +134,18 @@ class ADMM:
         self._whiten = H.whitener(settings.precondition) if settings.precondition else None
         self._z, self._generator = z, torch.Generator(z.device)
         parameters = [p for p in network.parameters() if p.requires_grad]
+        if not parameters:
+            raise InputError("the network has no parameters to fit")
         if settings.optimizer == "adam":
             self.optimizer = torch.optim.Adam(parameters, settings.learning_rate, **self.ADAM)
         else:
             self.optimizer = torch.optim.SGD(parameters, settings.learning_rate)
 
         self._forward()
+        if not torch.isfinite(self._data):
+            raise DivergedError(
+                "the data term is not finite at the start: look at H, likelihood, y"
+            )
         self.x = self._start()
         self.u = torch.zeros_like(self.x)  # u_0 = 0
         self.fx = self.x  # until the first f(x) arrives
@@ -248,11 +256,7 @@ class ADMM:
             )
         self.output = self.network(z)
         measured = self.H(self.output)
-        if measured.shape != self.y.shape:
-            raise InputError(
-                f"H maps the network's image to shape {tuple(measured.shape)}, "
-                f"but y has shape {tuple(self.y.shape)}"
-            )
+        self._check(measured)
         self._residual = measured - self.y
         if self.likelihood is None:
             weighed = self._residual if self._whiten is None else self._whiten(self._residual)
@@ -260,10 +264,32 @@ class ADMM:
             self._fit = 0.5 * self._residual.detach().square().sum()
         else:
             terms = self.likelihood(measured, self.y)
+            if not isinstance(terms, Tensor) or (
+                measured.requires_grad and not terms.requires_grad
+            ):
+                raise InputError("the likelihood must return a tensor that torch can differentiate")
             self._data = self._reduce(terms) if terms.ndim else terms
             self._fit = terms.detach().sum()
         if s.tv:
             self._data = self._data + s.tv * self._reduce(red.total_variation(self.output))
+
+    def _check(self, measured: Tensor) -> None:
+        """That H makes of the network's image what y can be compared with."""
+        y = self.y
+        if not isinstance(measured, Tensor):
+            raise InputError(f"H must return a tensor, got {type(measured).__name__}")
+        if measured.shape != y.shape:
+            raise InputError(
+                f"H maps the network's image to shape {tuple(measured.shape)}, "
+                f"but y has shape {tuple(y.shape)}"
+            )
+        if measured.dtype != y.dtype:
+            raise InputError(f"H makes {measured.dtype} of {y.dtype}: it must keep the precision")
+        if self.output.requires_grad and not measured.requires_grad:
+            raise InputError(
+                "H must be differentiable by torch: what it returns has no gradient, as after "
+                "numpy() or detach()"
+            )
 
     def _augmented(self) -> Tensor:
         """The objective of Eq. (7) at the present output, x and u."""
@@ -407,7 +433,9 @@ class ADMM:
         since = (self.k - 1) % self.settings.check_every + 1  # iterations since the last look
         mean_square = self.window.item() / since
         self.window = torch.zeros_like(self.window)
-        images = (self.x, self.u, self.fx, self.estimate)
+        images = (self.x, self.u, self.estimate)
+        if not self.fx.isfinite().all():
+            return "f(x), the denoiser's image, is not finite"
         if not math.isfinite(mean_square) or not all(t.isfinite().all() for t in images):
             return "the fit is not finite"
         if max(self.x.abs().max(), self.u.abs().max()) > LOST:
@@ -441,9 +469,10 @@ def iterate(solver: ADMM) -> Iterator[tuple[State, dict]]:
                 good, state = solver.state_dict(), replace(state, seconds=solver.seconds)
             elif solver.rollbacks == s.max_rollbacks:
                 c = "c or " if s.x_update == "steepest-descent" else ""
+                also = ", or look at the denoiser" if "denoiser" in trouble else ""
                 raise DivergedError(
                     f"at iteration {state.k} {trouble}, and going back {s.max_rollbacks} times did "
-                    f"not help: use a smaller {c}learning_rate (now {s.learning_rate:g})"
+                    f"not help: use a smaller {c}learning_rate (now {s.learning_rate:g}){also}"
                 )
             else:
                 rollbacks = solver.rollbacks + 1

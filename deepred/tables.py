@@ -25,6 +25,10 @@ NAMES = {
     "masked": "masked", "fbp": "FBP", "tv": "TV",
     "red": "RED", "dip": "DIP", "dip-tv": "DIP-TV", "deepred": "DeepRED",
 }  # fmt: skip
+_TITLES = {
+    "psnr": "PSNR [dB]", "psnr_y": "PSNR-Y [dB]", "ssim": "SSIM", "best_psnr": "at its best [dB]",
+    "best_iteration": "best iteration",
+}  # fmt: skip
 _ORDER = {name: i for i, name in enumerate(NAMES)}
 DENOISER_NAMES = {
     "nlm": "NLM", "bm3d": "BM3D", "tv": "TV", "wavelet": "wavelet", "bilateral": "bilateral",
@@ -41,6 +45,11 @@ def markdown(table: pd.DataFrame, missing: str = "missing") -> str:
     lines += ["|" + "|".join("---" for _ in text.columns) + "|"]
     lines += ["| " + " | ".join(row) + " |" for row in text.itertuples(index=False)]
     return "\n".join(lines)
+
+
+def titled(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of columns of runs.csv with titles and units for them."""
+    return table.rename(columns=_TITLES)
 
 
 def save(table: pd.DataFrame, folder: str | Path, name: str) -> None:

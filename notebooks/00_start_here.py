@@ -10,8 +10,8 @@
 # # Start here: restoring a picture with two priors
 #
 # **What you will see.** A photograph drowned in noise comes back, in about a minute on a laptop,
-# without a single training image. Three parts make it happen, and each is shown alone before they
-# work together:
+# without a single training image. Three parts make it happen, and the last two are shown alone
+# before all three work together:
 #
 # 1. the **data term**, which keeps the result true to what was measured;
 # 2. an **untrained network**, whose architecture prefers natural images to noise
@@ -53,7 +53,8 @@ plots.use_style()
 # What a camera delivers is $y = \mathbf{H} x + v$: the picture $x$ we want, put through some
 # degradation $\mathbf{H}$ (a blur, a smaller size, missing pixels), plus noise $v$. Here
 # $\mathbf{H}$ is the identity and the noise is Gaussian with $\sigma = 25$ on the scale of 0 to
-# 255, which is a lot: about the difference between two neighbouring greys on a chart of ten.
+# 255, which is a lot: about one step on a chart of ten greys. As in the paper's experiments the
+# noisy picture is then cut to the range of an image.
 #
 # Our picture is the eye of Chelsea, scikit-image's cat. In this package an image is a tensor of
 # shape (1, channels, height, width) with values from 0 to 1.
@@ -138,7 +139,7 @@ plots.save(figure, p.figures, "start_here")
 # **What we see.** NLM loses the fur and leaves a coloured fringe along the dark edge. DIP brings the
 # fur back, and with it a mottle of colours that was never there: noise that the network has begun
 # to learn. DeepRED is the calmest and the closest; the finest hairs have gone with the noise. The
-# yellow square marks what is enlarged below each picture.
+# yellow frame marks what is enlarged below each picture.
 #
 # ## How they get there
 #
@@ -196,8 +197,8 @@ plots.save(figure, p.figures, "start_here_curves")
 #
 # <details><summary>Answers</summary>
 #
-# 1. Half the level leaves noise in (several dB worse), twice the level blurs (worse where there is
-#    texture). DeepRED's denoiser does not see $y$ but $x$, which is close to the network's output
+# 1. Half the level is worse: it leaves the noise in, and seven decibels are lost; twice the level
+#    blurs, and three are. DeepRED's denoiser does not see $y$ but $x$, which is close to the network's output
 #    and nearly clean already: it has to remove the little that is left, again and again.
 # 2. Both methods see the same noise, so expect the difference to move less than the numbers do. One
 #    seed shows neither: differences should be averaged over images and seeds.

@@ -47,7 +47,7 @@ from IPython.display import Markdown
 from torch import nn
 
 import deepred
-from deepred import conditions, datasets, denoisers, metrics, plots, red, tables
+from deepred import conditions, datasets, denoisers, metrics, plots, red, stopping, tables
 from deepred.operators import Blur, Identity, degrade
 
 plots.use_style()
@@ -56,7 +56,7 @@ plots.use_style()
 # ## What Eq. (3) measures
 #
 # $x - f(x)$ is what the denoiser would remove. $\rho(x) = \tfrac12 x^T (x - f(x))$ is small if that
-# is little, or if it has nothing to do with the image. In code Eq. (3) is one line,
+# is little, or if it is uncorrelated with the image. In code Eq. (3) is one line,
 # `red.rho(x, fx)`. Here it is for a clean picture, the same blurred, and with more and more noise:
 
 # %%
@@ -82,7 +82,7 @@ assert rho["blurred"] < rho["clean"] < rho["σ = 5"] < rho["σ = 10"] < rho["σ 
 
 # %% [markdown]
 # **What we see.** $\rho$ rises with the noise, as long as the denoiser takes it for noise: told to
-# expect 20, it may hold the patterns of 40 for structure. And it likes the blurred picture best of
+# expect 20, it takes the patterns of 40 for structure, and $\rho$ no longer tells how much there is. And it likes the blurred picture best of
 # all: RED by itself has nothing against smooth images. The data term must hold the details.
 #
 # ## RED on its own
@@ -138,9 +138,9 @@ if p.profile != "smoke" and p.images is None and p.seeds is None and p.iteration
     assert alone["Gaussian filter"][-1][2] < 1e-4
 
 # %% [markdown]
-# **What we see.** With the Gaussian filter the pulls come ever closer to balance, until rounding
-# stops them: it meets the conditions, so there is a minimum to arrive at. With NLM the best image
-# is far better, and there is no arriving: the imbalance falls to a fiftieth and stays there, and
+# **What we see.** With the Gaussian filter the pulls come ever closer to balance, and only at the end
+# does rounding begin to show: it meets the conditions, so there is a minimum to arrive at. With NLM
+# the best image is far better, and it never settles: the imbalance falls to a fiftieth and stays there, and
 # from the fifteenth step on the image gets worse, while Eq. (1) goes on falling. The next part
 # measures why. With such a denoiser one has to stop in time, or to have another prior beside it,
 # such as a network.
@@ -295,8 +295,9 @@ plots.save(figure, p.figures, "red_conditions")
 # **What we see.** The Gaussian filter, linear and symmetric, meets all conditions to rounding. No
 # other does.
 #
-# - *Homogeneity* is off by some per cent, for NLM and the wavelets by about a tenth: both compare
-#   with $\sigma$, which does not grow with the image. Only the median has it exactly.
+# - *Homogeneity* is off by some per cent, for NLM and the wavelets by about a tenth: all of these
+#   compare with a $\sigma$ that does not grow with the image. Of the nonlinear ones only the median
+#   has it exactly.
 # - *Symmetry* fails most for the median and for NLM, where each pixel chooses its neighbours or
 #   normalises its weights on its own, and clearly for BM3D. TV comes closest: exactly solved, it is
 #   the minimiser of $\tfrac12\lVert v - x\rVert^2$ plus a convex function of $v$, and the map from
@@ -337,8 +338,8 @@ if p.profile != "smoke" and p.images is None and p.seeds is None:
 # its iterations stop one earlier or later. The wavelets have bends, which are met less and less
 # often. NLM drops weights below $e^{-5}$, and BM3D selects blocks and cuts coefficients off: their
 # lines stay up until the change is so small that no threshold lies within. They have a derivative
-# at almost every image, and it says little about another image that differs by a hundredth of a
-# grey level. (A line ends where the ratio is 0, as the median's.)
+# at almost every image. BM3D's says nothing about an image that differs by a hundredth of a grey
+# level; NLM's is off by a tenth. (A line ends where the ratio is 0, as the median's.)
 #
 # ## What follows for Eq. (4)
 #
@@ -352,8 +353,8 @@ if p.profile != "smoke" and p.images is None and p.seeds is None:
 # ## The near dead-end
 #
 # Why not put $x = \mathcal{T}_\Theta(z)$ into Eq. (4) and let backpropagation do the rest? Then $f$
-# has to be differentiated. For BM3D that is hopeless, as the paper says and the last figure shows;
-# for our small learned denoiser it is one line, since a data term of one's own (`likelihood`) may
+# has to be differentiated. For most denoisers this is, in the paper's words, "a daunting task that
+# must be avoided"; for BM3D the last figure shows why. For our small learned denoiser it is one line, since a data term of one's own (`likelihood`) may
 # be any function of $\mathbf{H}\mathcal{T}_\Theta(z)$ and $y$. Here is denoising, with the same $f$
 # and $\lambda$ in three ways.
 
@@ -400,15 +401,30 @@ def counted(x, sigma):
     return learned(x, sigma)
 
 
+# %% [markdown]
+# What is compared is the same of all four: the mean of the last hundred outputs of the network.
+
+
 # %%
-common = dict(
-    settings=settings, callback=metrics.tracker(x), device=p.device, seed=seed
-)  # fmt: skip
+def tracker():
+    """PSNR of the mean of the last hundred outputs, every ten iterations."""
+    mean = stopping.SlidingMean(100)
+
+    def look(state):
+        now = mean.update(state)
+        return {"psnr": metrics.psnr(now, x)} if state.k % 10 == 0 else None
+
+    return look
+
+
+# %%
+common = dict(settings=settings, device=p.device, seed=seed)
+dip = dict(method="dip", **common)
 results = {
-    "DIP": deepred.restore(y, method="dip", **common),
-    "direct": deepred.restore(y, method="dip", likelihood=direct, **common),
-    "linearised": deepred.restore(y, method="dip", likelihood=linearised, **common),
-    "ADMM": deepred.restore(y, denoiser=counted, **common),
+    "DIP": deepred.restore(y, callback=tracker(), **dip),
+    "direct": deepred.restore(y, likelihood=direct, callback=tracker(), **dip),
+    "linearised": deepred.restore(y, likelihood=linearised, callback=tracker(), **dip),
+    "ADMM": deepred.restore(y, denoiser=counted, callback=tracker(), **common),
 }
 
 # %% tags=["nbval-ignore-output"]
@@ -443,15 +459,15 @@ if p.profile != "smoke" and p.images is None and p.seeds is None and p.iteration
 # is no worse than the direct one, although by the table above their gradients differ by more than
 # half: as in RED alone, what matters is that the pull leads to cleaner images, and not that it
 # belongs to Eq. (4). So "a near dead-end" is said of one road only: the differentiation can be
-# spared without ADMM, too.
+# spared without ADMM, too: what must not be differentiated need not be.
 #
 # What ADMM spares besides are calls of $f$: one in ten iterations, which may run beside the
 # network's steps, where the others need one in each. Even four small layers make an iteration about
 # half as long again, and twice as long if they are differentiated; BM3D takes longer than many
-# steps of the network. And ADMM ends higher, probably as its penalty
-# $\tfrac\mu2 \lVert x - \mathcal{T}_\Theta(z) - u\rVert^2$ holds the network back from the noise as
-# well. On two pictures with two seeds each, ADMM was ahead of both others by 0.3 to 1.1 dB, and the
-# linearised way between 0.1 dB behind the direct one and 0.5 dB ahead.
+# steps of the network. At its best the linearised way is level with ADMM here; ADMM falls later and
+# ends higher, probably as its penalty $\tfrac\mu2 \lVert x - \mathcal{T}_\Theta(z) - u\rVert^2$
+# holds the network back from the noise as well. (One picture and one seed: differences of a few tenths
+# of a decibel may go either way on another.)
 #
 # ## Questions
 #
@@ -470,10 +486,11 @@ if p.profile != "smoke" and p.images is None and p.seeds is None and p.iteration
 #    $f((1 + \epsilon) x) = (1 + \epsilon) f(x)$, gives $Jx = f(x)$ in the limit, symmetry
 #    $J^T x = J x$; so $\tfrac12 (f(x) + J^T x) = f(x)$.
 # 2. $x^T W x = x^T \tfrac12 (W + W^T) x$: the symmetric part. RED's fixed point solves
-#    $\mathbf{H}^T(\mathbf{H}x - y) + \lambda(x - Wx) = 0$, with $W$ itself: the stationary point of
-#    no energy.
+#    $\mathbf{H}^T(\mathbf{H}x - y) + \lambda(x - Wx) = 0$, with $W$ itself: an equation whose left-hand
+#    side is the gradient of no energy.
 # 3. At the clean patches nearly all stay. But grey values of a photograph are rounded, so that the
-#    median has ties, where it has no derivative: its mismatch rises to 0.07. With the large step,
+#    median has ties, where it has no derivative: its mismatch rises to nearly 0.1, and with it its
+#    homogeneity and radius go astray. With the large step,
 #    BM3D's radius comes out as 4 or 11, and its mismatch as about 1: the differences straddle
 #    jumps, and this $J$ is an artefact.
 # 4. It treats edges as it treats noise. A good denoiser adapts to what it sees; the weights or

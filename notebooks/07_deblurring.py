@@ -47,8 +47,8 @@ plots.use_style()
 # ## The measurement
 #
 # A circular convolution of each channel, so that the image is taken to continue at the opposite
-# border, plus a little noise. Small noise, but a blur divides the contrast of fine detail by more
-# than the noise is small.
+# border, plus a little noise. The noise is small, but the blur weakens fine detail so much that even
+# this noise hides it.
 
 # %%
 image = (p.images or ["builtin/coffee"])[0]
@@ -62,8 +62,8 @@ print(f"{image}, blurred: {metrics.psnr_y(y, x):.2f} dB")
 # %% [markdown]
 # ## What the blur does to frequencies
 #
-# In the Fourier domain the blur multiplies each frequency by a number $K$. Where $|K|$ is below the
-# noise, nothing is left to restore from but the priors. The uniform kernel has zeros; the Gaussian
+# In the Fourier domain the blur multiplies each frequency by a number $K$. Where the blurred image's
+# spectrum falls below that of the noise, nothing is left to restore from but the priors. The uniform kernel has zeros; the Gaussian
 # one dies away. Here along one axis:
 
 # %%
@@ -153,7 +153,7 @@ notebook.show(p, "deblurring_butterfly", [butterfly], [(90, 90, 70)])
 narrow = stored[(stored["experiment"] == "narrow") & (stored["task"] == "deblur")]
 narrow = narrow.astype({"best_iteration": int})
 columns = ["method", "iterations", "psnr_y", "ssim", "best_psnr", "best_iteration"]
-Markdown(tables.markdown(narrow[columns].round(2)) if len(narrow) else "missing")
+Markdown(tables.markdown(tables.titled(narrow[columns].round(2))) if len(narrow) else "missing")
 
 # %% [markdown]
 # Even 3000 iterations are too few for either: both still rise at their last one. DIP, which nothing
@@ -228,12 +228,13 @@ if len(quick) and p.profile != "smoke":
 #
 # ## Questions
 #
-# 1. The uniform kernel of 9 × 9 has zeros at multiples of 1/9 cycles per pixel. What can any method
+# 1. The uniform kernel of 9 × 9 has zeros at the multiples of 1/9 cycles per pixel but 0, along either
+#    axis. What can any method
 #    know of the image there?
 # 2. With $\mathbf{W}$ and $\varepsilon \to 0$, what becomes of the noise in the data term, and what
 #    does that do to a network that is not stopped? Try `precondition=0.001` and `0.1`.
 # 3. For the plain data term, estimate by how much the error at $|K| = 0.1$ shrinks while the error at
-#    $|K| = 1$ is divided by ten, if gradient descent acted on the image itself.
+#    $|K| = 1$ is divided by ten, if gradient descent with a small step $c$ acted on the image itself.
 #
 # <details><summary>Answers</summary>
 #
@@ -247,7 +248,8 @@ if len(quick) and p.profile != "smoke":
 #
 # ## Further reading
 #
-# - The paper, Section 4.3: [arXiv:1903.10176](https://arxiv.org/abs/1903.10176).
+# - G. Mataev, M. Elad and P. Milanfar, *DeepRED: Deep Image Prior Powered by RED*, ICCV Workshops 2019, Section 4.3,
+#   [arXiv:1903.10176](https://arxiv.org/abs/1903.10176).
 # - T. Tirer and R. Giryes, *Back-Projection Based Fidelity Term for Ill-Posed Linear Inverse
 #   Problems*, IEEE Transactions on Image Processing 29, 2020; J. Zukerman, T. Tirer and R. Giryes,
 #   *BP-DIP: A Backprojection based Deep Image Prior*,

@@ -10,13 +10,13 @@
 # # Your own problem: holes, projections, photons, photographs
 #
 # **Goals.** Use the method on problems that the paper names and does not show: inpainting, tomography, a
-# low-light photograph with Poisson noise. Know what to choose (operator, likelihood, settings, denoiser) and
+# low-light photograph with Poisson noise. Learn which choices to make (operator, likelihood, settings, denoiser), and
 # in which order. Restore a colour photograph of your own.
 #
 # **The claim.** "By modifying the operator $\mathbf{H}$, we can switch between several popular problems"
 # (Section 2.1), and nothing else of the algorithm changes.
 #
-# **Time.** The live parts take about a minute and a half on one core; the large pictures are of stored results.
+# **Time.** The live parts take about a minute on one core; the results for large pictures are read from stored runs.
 
 # %% tags=["parameters"]
 profile = "quick"
@@ -80,8 +80,8 @@ filled = {
 
 # %% tags=["nbval-ignore-output"]
 smooth = baselines.total_variation(y, H, 1e-3)
-images = {"TV": smooth} | {tables.NAMES[name]: r.image for name, r in filled.items()}
-inpainted = {name: torch.where(H.mask(x) > 0, y, image.cpu()) for name, image in images.items()}
+estimates = {"TV": smooth} | {tables.NAMES[name]: r.image for name, r in filled.items()}
+inpainted = {name: torch.where(H.mask(x) > 0, y, z.cpu()) for name, z in estimates.items()}
 panels = {"truth": x, "measured": y}
 panels |= {f"{name}\n{metrics.psnr(z, x):.2f} dB": z for name, z in inpainted.items()}
 plots.save(plots.compare(panels, inset=(6, 30, 32)), p.figures, "own_inpainting")
@@ -90,11 +90,11 @@ plots.save(plots.compare(panels, inset=(6, 30, 32)), p.figures, "own_inpainting"
 psnr = {name: metrics.psnr(z, x) for name, z in inpainted.items()}
 if p.profile != "smoke" and p.images is None and p.iterations is None:
     assert min(psnr.values()) > metrics.psnr(y, x) + 8
-    assert psnr["DeepRED"] > psnr["TV"] - 0.5
+    assert min(psnr["DIP"], psnr["DeepRED"]) > psnr["TV"] + 1
 
 # %% [markdown]
-# The DIP authors' two examples at full size, a vase to be taken off a table (320 × 320) and a library with gaps
-# (704 × 448), by networks of 16 channels in 1500 iterations, from stored results; RED has no network:
+# The DIP authors' two examples at full size, a photograph from which a vase is to be removed (320 × 320) and a library
+# with gaps (704 × 448), by networks of 16 channels in 1500 iterations, from stored results; RED has no network:
 
 # %%
 table = comparisons.methods(stored, "inpainting")
@@ -110,7 +110,8 @@ Markdown(tables.markdown(table))
 #
 # ## Projections: tomography
 #
-# A scanner measures means along rays. The Radon transform is a sparse matrix here, equal to scikit-image's. Thirty
+# A scanner measures integrals along rays. Here they are divided by the side of the image, so that a sinogram stays in
+# $[0, 1]$; up to that factor the transform, a sparse matrix, equals scikit-image's `radon`. Thirty
 # views of Shepp and Logan's head, 128 × 128 pixels, with a little noise: filtered back-projection has streaks,
 # total variation was made for such pictures.
 
@@ -142,6 +143,10 @@ if p.profile != "smoke" and p.iterations is None:
     assert found["DeepRED, begun"] > found["FBP"] + 3
 
 # %% [markdown]
+# **What we see.** After a third of the iterations DeepRED is already above total variation in PSNR. But look at the
+# enlarged part: the three small spots, which total variation keeps, are gone. In medical images such spots are what one
+# looks for; PSNR hardly counts them.
+#
 # To the end, 1200 iterations, mean of three seeds from stored results:
 
 # %%
@@ -151,12 +156,13 @@ Markdown(tables.markdown(table))
 # %%
 end = table.set_index("method")["PSNR [dB]"]
 if end.notna().all():
-    assert end["DeepRED"] > max(end["RED"], end["DIP"]) + 1 > end["TV"] > end["FBP"] + 5
+    assert end["DeepRED"] > max(end["RED"], end["DIP"]) + 1.5
+    assert min(end["RED"], end["DIP"]) > end["TV"] > end["FBP"] + 5
 
 # %% [markdown]
-# **What we see.** On this picture, for which total variation is the ideal prior, RED with NLM and DIP are each a little
-# above it, and the two together nearly three decibels above either: an example of what the paper promises that is not in
-# the paper.
+# **What we see.** On this picture, for which total variation is the ideal prior, RED with NLM and DIP are each about a
+# decibel (1.0 and 0.6) above it in PSNR, and DeepRED 2.9 dB above the better of them. In SSIM RED is highest (0.944;
+# DeepRED 0.933). The paper has no tomography, but this is the kind of gain that it promises.
 #
 # ## Photons: a low-light photograph
 #
@@ -176,9 +182,13 @@ plots.save(plots.compare(panels, inset=(6, 30, 32)), p.figures, "own_photons")
 
 # %%
 if p.profile != "smoke" and p.images is None and p.iterations is None:
-    assert metrics.psnr(low_light.image, x) > metrics.psnr(y, x) + 8
+    assert 8 < metrics.psnr(low_light.image, x) - metrics.psnr(y, x) < 18
 
 # %% [markdown]
+# **What we see.** From 14 dB to about 28. The skin comes back smooth and without its hairs, of which too few photons tell;
+# in the dark rim of the eye coloured specks are left. Whether the Poisson term is worth it against squares is measured in
+# notebook [01](01_inverse_problems.ipynb).
+#
 # ## A photograph of your own
 #
 # From the command line, with the noise level estimated, and with a mask painted in any program (white stays, black is
@@ -189,20 +199,23 @@ if p.profile != "smoke" and p.images is None and p.iterations is None:
 # deepred restore photo.jpg -o filled.png --task inpaint --mask mask.png
 # ```
 #
-# From Python the same in four lines, in colour, 8 or 16 bits:
+# From Python the same in a few lines, in colour, 8 or 16 bits:
 #
 # ```python
+# import deepred
 # from deepred import images
+#
 # picture = images.read("photo.jpg")
 # result = deepred.restore(picture.image)
-# images.write("clean.png", images.Picture(result.image))
+# images.write("clean.png", images.Picture(result.image, picture.bits))
 # ```
 #
 # A photograph of 12 megapixels is too large for a network that is trained on it alone: crop to what matters, or scale it
-# down. A few hundred pixels a side take minutes on a CPU. In this order:
+# down. With preset `fast`, 128 × 128 pixels take about four minutes on two cores, 256 × 256 about ten, 512 × 512 more
+# than half an hour. In this order:
 #
-# 1. **The operator.** What happened to the light? Chain operators in the order of the light's way (`Composed`). If none
-#    fits, write a function; if it has an adjoint, RED alone will work, too.
+# 1. **The operator.** What happened to the light? Chain operators with `Composed(last, first)`: what happened to the light
+#    first stands last, as in $\mathbf{H}_2\mathbf{H}_1 x$. If none fits, write a function; if it has an adjoint, RED alone will work, too.
 # 2. **The likelihood.** Read noise: the default. Few photons: `Poisson`, with the peak from the camera's gain. Outliers:
 #    `Laplace`. Radar, ultrasound: `Gamma`.
 # 3. **The settings.** Preset `fast`. If the result is smooth where it should not be, halve `lam` and `mu`; if it is noisy,
@@ -225,8 +238,9 @@ if p.profile != "smoke" and p.images is None and p.iterations is None:
 #    away, and the network continues what it finds at the rim, with the structures its architecture favours.
 # 2. Those along directions that no ray is parallel to: an edge is seen by rays that touch it. A prior may guess them where the
 #    rest of the shape suggests so, as it may guess wrongly: nothing measured contradicts it.
-# 3. `restore(y, Blur.of(kernel), likelihood=Poisson(peak), settings=...)`: the likelihood is of $\mathbf{H}x$. The
-#    preconditioned data term is for the squares alone and is left out.
+# 3. `restore(y, Blur.of(kernel), likelihood=Poisson(peak))`: the likelihood is of $\mathbf{H}x$. Without `settings` the
+#    preconditioned data term, which is for squares alone, is left out; if you pass settings, add
+#    `.replace(precondition=0.0)`.
 # </details>
 #
 # ## Further reading
@@ -235,5 +249,5 @@ if p.profile != "smoke" and p.images is None and p.iterations is None:
 # - L. A. Shepp and B. F. Logan, *The Fourier reconstruction of a head section*, IEEE Transactions on Nuclear Science 21, 1974.
 # - J. Zukerman, T. Tirer and R. Giryes, *BP-DIP: A Backprojection based Deep Image Prior*, EUSIPCO 2020,
 #   [arXiv:2003.05417](https://arxiv.org/abs/2003.05417): the preconditioned data term.
-# - D. O. Baguer, J. Leuschner and M. Schmidt, *Computed tomography reconstruction using deep image prior and learned
+# - D. Otero Baguer, J. Leuschner and M. Schmidt, *Computed tomography reconstruction using deep image prior and learned
 #   reconstruction methods*, Inverse Problems 36, 2020, [arXiv:2003.04989](https://arxiv.org/abs/2003.04989).

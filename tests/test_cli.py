@@ -736,7 +736,7 @@ def test_a_kernel_larger_than_the_image_is_refused(noisy_png, tmp_path, capsys):
         "--kernel", tmp_path / "k.txt",
     )  # fmt: skip
     assert code == 2
-    assert "the kernel, 200x1, is larger than the image" in capsys.readouterr().err
+    assert "k.txt: 200x1 is larger than the image" in capsys.readouterr().err
     assert not (tmp_path / "out.png").exists()
 
 

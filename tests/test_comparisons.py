@@ -53,7 +53,7 @@ def test_each_deviation_alone_and_all_of_them():
         # Together they are what the preset changes, but for the length and number of runs.
         different = {k for k in authors if everything[k] != base[k]}
         alone = {k for label, changes in changed.items() for k in changes}
-        assert different == alone - {"runs"}
+        assert different == alone - {"runs", "iterations"}
     assert {r.seed for r in runs if r.task == "denoise"} == {0, 1, 2}
 
 
@@ -173,7 +173,7 @@ def test_figures_of_what_is_there_and_of_what_is_missing():
     runs = sensitivity_rows()
     for found in (runs, runs.iloc[:0]):
         plots.weights_map({"last": comparisons.sensitivity_map(found)})
-        plots.parameter_lines({"lag": comparisons.sensitivity_line(found, "lag")}, {"lag": 0})
+        plots.parameter_lines({"lag": comparisons.sensitivity_line(found, "lag")}, {"lag": 0}, 20.0)
     empty = pd.DataFrame([row("paper", psnr=20.0)])
     figure = plots.differences({"denoising": comparisons.deviations(empty, "denoise")})
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()][-1] == "all of them"

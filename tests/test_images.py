@@ -558,3 +558,19 @@ def test_a_missing_codec_is_named(tmp_path, monkeypatch):
 def test_the_limits_are_those_of_the_messages():
     assert images.SMALLEST_SIDE == 16
     assert images.MOST_PIXELS == Image.MAX_IMAGE_PIXELS
+
+
+@pytest.mark.parametrize(
+    ("picture", "told"),
+    [
+        (Picture(torch.full((1, 1, 16, 16), torch.nan)), "NaN or infinity"),
+        (Picture(torch.rand(3, 16, 16)), r"\(1, C, H, W\), got one of \(3, 16, 16\)"),
+        (torch.rand(1, 3, 16, 16), "takes a Picture .* got Tensor"),
+        (np.zeros((16, 16)), "got ndarray"),
+    ],
+    ids=["not finite", "three dimensions", "a tensor", "an array"],
+)
+def test_what_is_no_picture_is_not_written(tmp_path, picture, told):
+    with pytest.raises(InputError, match=told):
+        write(tmp_path / "a.png", picture)
+    assert not list(tmp_path.iterdir())

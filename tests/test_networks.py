@@ -127,3 +127,10 @@ def test_a_network_of_ones_own_needs_to_tell_its_input():
     y = torch.rand(1, 3, 8, 8)
     with pytest.raises(InputError, match="needs an attribute input_shape"):
         restore(y, sigma=0.1, network=lambda: torch.nn.Conv2d(3, 3, 1), device="cpu")
+
+
+@pytest.mark.parametrize("side", [2, 16, 32])
+def test_a_decoder_of_a_single_pixel_is_refused(side):
+    """Equal pixels have no deviation to be normalised by: all of them come out as 0."""
+    with pytest.raises(InputError, match="leave a single pixel of z"):
+        DeepDecoder((side, side), channels=4, layers=5)

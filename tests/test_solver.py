@@ -14,7 +14,7 @@ from deepred import red, restoration
 from deepred.errors import DivergedError
 from deepred.networks import FreeImage, SkipNetwork
 from deepred.noise import clipped_variance
-from deepred.operators import Identity
+from deepred.operators import Downsample, Identity
 from deepred.settings import Settings
 from deepred.solver import ADMM, iterate
 
@@ -385,7 +385,7 @@ def test_the_fourth_collapse_is_an_error(noisy, tiny, caplog):
 
 
 def test_a_denoiser_that_returns_nan_ends_in_a_clear_error(noisy, tiny):
-    with pytest.raises(deepred.DivergedError, match="not finite"):
+    with pytest.raises(deepred.DivergedError, match=r"not finite.*look at the denoiser"):
         deepred.restore(
             noisy, settings=tiny, sigma=0.1, denoiser=lambda x, sigma: x * math.nan, device="cpu"
         )
@@ -549,3 +549,69 @@ def test_the_deviation_over_runs_is_that_of_their_images(noisy, tiny):
     one = deepred.restore(noisy, settings=tiny, sigma=0.1, device="cpu")
     with pytest.raises(deepred.InputError, match="at least 2"):
         one.deviation  # noqa: B018
+
+
+REFUSED = {
+    "H must return a tensor, got NoneType": dict(H=lambda x: None),
+    "H must be differentiable by torch": dict(H=lambda x: x.detach()),
+    "it must keep the precision": dict(H=lambda x: x.double()),
+    "must return a tensor that torch can differentiate": dict(likelihood=lambda Hx, y: 1.0),
+    "that torch can differentiate": dict(likelihood=lambda Hx, y: torch.zeros_like(Hx)),
+    "has no parameters to fit": dict(network=lambda: Still()),
+    "network must make a fresh torch module": dict(network=lambda: STILL),
+    "callback must be a callable": dict(callback=3),
+}
+
+
+class Still(torch.nn.Module):
+    """Gives z back: a network with nothing to fit."""
+
+    input_shape = (1,)
+
+    def forward(self, z):
+        return z
+
+
+STILL = Still()
+
+
+@pytest.mark.parametrize("told", REFUSED)
+@pytest.mark.parametrize("method", ["deepred", "dip"])
+def test_what_cannot_be_fitted_is_refused(noisy, tiny, told, method):
+    settings = tiny.replace(growth=0.0)
+    with pytest.raises(deepred.InputError, match=told):
+        deepred.restore(
+            noisy, method=method, settings=settings, sigma=0.1, device="cpu", **REFUSED[told]
+        )
+
+
+def test_what_is_not_finite_at_the_start_is_told_as_that(noisy, tiny):
+    with pytest.raises(deepred.DivergedError, match="not finite at the start"):
+        deepred.restore(noisy, lambda x: x * math.nan, settings=tiny, sigma=0.1, device="cpu")
+
+
+def test_a_denoiser_may_work_in_place(noisy, tiny):
+    found = [
+        deepred.restore(noisy, denoiser=f, settings=tiny, sigma=0.1, device="cpu").image
+        for f in (lambda x, sigma: x * 0.5, lambda x, sigma: x.mul_(0.5))
+    ]
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("y", [255 * torch.rand(1, 3, 16, 16), torch.rand(1, 3, 16, 16) - 9])
+def test_a_measurement_of_another_scale_is_refused(tiny, y):
+    for sigma in (0.1, None):
+        with pytest.raises(deepred.InputError, match=r"about in \[0, 1\], got values from"):
+            deepred.restore(y, settings=tiny, sigma=sigma)
+
+
+def test_settings_of_another_task_are_told_apart(tiny):
+    y = torch.rand(1, 3, 8, 8)
+    with pytest.raises(deepred.InputError, match=r"use preset\('fast', 'sr'\), say, or x_start="):
+        deepred.restore(y, Downsample(2), settings=tiny.replace(x_start="measurement"))
+
+
+@pytest.mark.parametrize("problems", [None, "x", [torch.rand(1, 1, 8, 8)]])
+def test_problems_that_are_none_are_refused(problems):
+    with pytest.raises(deepred.InputError, match=r"a list of deepred\.Problem"):
+        deepred.restore_all(problems)
