@@ -182,8 +182,8 @@ plots.save(figure, p.figures, "start_here_curves")
 # | [03](03_red.ipynb) | Section 2.3: a denoiser as a prior, and what it takes | 45 s |
 # | [04](04_deepred.ipynb) | Section 3: from Eq. (4) to Algorithm 1, line by line | 25 s |
 # | [05](05_denoising.ipynb), [06](06_super_resolution.ipynb), [07](07_deblurring.ipynb) | Section 4: the experiments, beside the paper's numbers | 30 s each |
-# | [08](08_beyond.ipynb) | the same image for less work | 30 s |
-# | [09](09_paper_and_code.ipynb) | the paper against its authors' code | 5 s |
+# | [08](08_beyond.ipynb) | Section 5: less work, other denoisers, what DIP regularises | 30 s |
+# | [09](09_paper_and_code.ipynb) | the paper against its authors' code | 20 s |
 # | [10](10_your_own_problem.ipynb) | holes, projections, photons, your own photograph | 40 s |
 #
 # ## Questions

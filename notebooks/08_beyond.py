@@ -7,16 +7,20 @@
 # ---
 
 # %% [markdown]
-# # Beyond the paper: the same image for less work
+# # Beyond the paper: what its conclusion asks for
 #
-# **Goals.** Know what an iteration costs and what the machine could do in that time. See what
-# precision, narrow networks, means over runs and a better conditioned data term save, each beside
-# the paper's own settings. Know where the presets `fast` and `best` come from.
+# **Goals.** Know what an iteration costs and how far that is from what the machine could do at best.
+# See what precision, narrow networks, means over runs and a better conditioned data term save, each
+# beside the paper's own settings. Try other denoisers. Measure, frequency by frequency, what DIP
+# regularises and what RED adds to it.
 #
-# **The claim.** The paper's conclusion asks for speed first: 1800 iterations took its authors 7.5
-# minutes an image for DIP and 10.8 for DeepRED, on a TITAN Xp with the denoiser on the CPU.
+# **The claim.** The paper's conclusion (Section 5) names four things to be done: (i) to make DIP and
+# DeepRED faster (1800 iterations took its authors 7.5 minutes an image for DIP and 10.8 for DeepRED,
+# on a TITAN Xp with the denoiser on the CPU); (ii) to use better denoisers; (iii) to study the
+# regularisation effect of DIP, so as to find an explicit prior that complements it; (iv) to find out
+# whether DIP or DeepRED is a maximum a posteriori estimate. This notebook takes them in turn.
 #
-# **Time.** The live part takes about half a minute; all else is read from stored results.
+# **Time.** The live parts take about half a minute; all else is read from stored results.
 
 # %% tags=["parameters"]
 profile = "quick"
@@ -35,17 +39,18 @@ p = notebook.parameters(globals())
 # %%
 from functools import partial
 
+import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import Markdown, display
 
 import deepred
-from deepred import bench, metrics, networks, plots, restoration, store, tables
+from deepred import bench, comparisons, metrics, networks, plots, restoration, store, tables
 from deepred.operators import Identity, degrade
 
 plots.use_style()
 
 # %% [markdown]
-# ## What an iteration costs
+# ## (i) Speed: what an iteration costs
 #
 # An iteration is one pass through the network forward and one backward, nearly all of it in
 # convolutions. A convolution with $C$ channels in and out and a kernel of $3 \times 3$ takes
@@ -82,7 +87,9 @@ for result in machines:
     )
     print(f"{where}; torch {m['torch']}, {m['date']}, deepred {m['commit']}")
     for title, table in bench.tables(result).items():
-        if "economy" not in title:
+        if "economy" not in title and "cluster" not in title:
+            same = table.columns.difference(["time [ms]", "ratio"])
+            table = table.drop_duplicates(list(same))
             display(Markdown(f"*{title}*\n\n{tables.markdown(table)}"))
 
 # %%
@@ -91,11 +98,13 @@ for kind, there in [("CPU", machines), ("GPU", [m for m in machines if m["machin
         print(f"{kind}: missing")
 
 # %% [markdown]
-# **What we see.** On a processor without bf16 units eager float32 is within a small factor of its
-# floor, and no mode changes that: torch's own layout is the best, and several problems taking turns
-# on the same cores gain little over one after the other (nor did four networks stacked into one with
-# grouped convolutions: 1.0 times at 16 channels and 64 × 64 pixels, 0.6 times at 256 × 256). The
-# way to be faster on such a machine is to do less, which is the rest of this notebook. What the modes
+# **What we see.** On this processor, which has no bf16 units, eager float32 with 128 channels takes two
+# to three times its floor; with 16 channels it takes eight to twelve times, as small convolutions and
+# everything between them do not reach the rates of a large matrix product. No mode changes that much:
+# channels-last helps in one case only (8 %), and several problems taking turns gain up to 1.5 times on
+# 64 × 64 pixels (four networks stacked into one with grouped convolutions gained nothing: 1.0 times at
+# 16 channels and 64 × 64 pixels, 0.6 times at 256 × 256). The
+# way to be faster on such a machine is to do less, which is the rest of this part. What the modes
 # for GPUs are worth (tf32, bf16, recorded graphs, batches on streams, denoisers on the device) is
 # measured by the same command where there is one.
 #
@@ -118,14 +127,14 @@ for row in precisions.dropna(subset="mean").itertuples():
 
 # %% [markdown]
 # A single run may end some tenths of a dB higher or lower in another precision, as it may with
-# another seed: the paths part after a few dozen steps. On average it is less than 0.1 dB. A run that does
-# become non-finite in bfloat16 goes back to its last good state and on in float32, and says so.
+# another seed: the paths part after a few dozen steps. On average it is less than 0.1 dB. If a run in
+# bfloat16 produces infinities or NaN, it returns to its last good state and continues in float32.
 #
 # ## Means over narrow networks, live
 #
 # The mean of several restorations with different $z$ and $\Theta$ is better than each: their errors
-# are partly independent. A network of 16 channels costs a fiftieth of one with 128, so that one can
-# afford a few.
+# are partly independent. A network of 16 channels needs a fiftieth of the operations of one with 128,
+# and on this CPU between a sixth and a nineteenth of its time, so that one can afford a few.
 
 # %%
 image = (p.images or ["builtin/chelsea"])[0]
@@ -152,8 +161,9 @@ if p.profile != "smoke" and p.iterations is None:
 # %% [markdown]
 # ## The same image for less work
 #
-# DeepRED by preset `paper` and by cheaper settings, on four crops of 64 × 64 pixels, so that a CPU
-# gets to the end of the 128 channels, too. Means over the crops. *reaches paper at*: the iteration
+# DeepRED by preset `paper` (for denoising with the 1800 iterations of the paper's run-time paragraph,
+# not Table 1's 5000; for deblurring with 3000 of 15,000) and by cheaper settings, on four crops of
+# 64 × 64 pixels, so that a CPU gets to the end of the 128 channels, too. Means over the crops. *reaches paper at*: the iteration
 # at which the first run is as good as preset `paper` ever is, the mean of the crops on which that
 # happens and their number; *after*: its time. Times are those of `deepred bench` in one call on two
 # cores.
@@ -182,7 +192,8 @@ plots.save(figure, p.figures, "beyond_work")
 # runs helps less there than a somewhat wider network: unlike noise, what is missing in a small
 # picture is missing in each run. A learning rate that falls loses 0.15 dB, three scales instead of
 # five lose nothing at this size, and preconditioning, which deblurring needs, is worth little here:
-# the window leaves every frequency at least a quarter of its power.
+# the operator's window weakens no frequency of the small image to less than a quarter of the
+# strongest, so that there is little to even out.
 #
 # In denoising, 128 channels overfit a picture this small within a few hundred iterations, and the
 # constant weights of the paper's text do not hold them back: at its best moment the reference has
@@ -191,41 +202,54 @@ plots.save(figure, p.figures, "beyond_work")
 # second one gains 0.3 dB, four gain half a decibel.
 #
 # In deblurring the preconditioned data term does it: 1000 iterations of 16 channels end above 3000 of
-# the paper's settings, which are a fifth of Table 1's and still rising. Here two more runs gain a
-# quarter of a decibel. (The first runs of `fast` and `fast, 4 runs` should be one curve. Their
-# measurements were blurred on two threads and on one, differ in the last bit, and a thousand steps
-# later by 0.1 dB: more digits than that no comparison of single runs deserves.)
+# the paper's settings, which are a fifth of Table 1's and still rising. Here two more runs gain 0.35
+# dB in the table, of which 0.14 is the difference between the two first runs and about 0.2 the
+# averaging. (The first runs of `fast` and `fast, 4 runs` should be one curve. Their measurements were
+# blurred on two threads and on one, differ in the last bit, and a thousand steps later by 0.14 dB: more
+# digits than that no comparison of single runs deserves.)
 #
 # Whether the wide network has the last word on 256 × 256 or 512 × 512 pixels, where it overfits
 # later, takes a GPU to say.
 #
 # ## Stopping without the truth
 #
-# DIP has to be stopped, and without the truth nobody knows when. Three rules look on at runs of 2000
-# iterations and stop nothing, so that one sees where they would have: the variance of the last
-# outputs, windowed or exponentially weighted, is least about where the picture is best
-# (`deepred.stopping`; Wang and others 2023), and the discrepancy principle stops when the residual
-# is down to the known noise. *lost* is against the best PSNR of the same run.
+# DIP has to be stopped, and without the truth nobody knows when. Three stopping rules watch runs of 2000
+# iterations on the four crops of above without stopping them, so that one sees where they would have: the
+# variance of the last outputs, windowed or exponentially weighted, is least about where the picture is
+# best (`deepred.stopping`; Wang and others 2023), and the discrepancy principle stops when the residual
+# is down to the known noise. *images*: on how many of the four crops the rule stops at all; *stops at*:
+# the iteration at which it does; *takes*: the earlier iteration that it goes by; *PSNR*: of the image it
+# returns, a mean of the last outputs there; *lost*: against the best moment of what the same run would
+# have returned. The rule *none* is the last iteration.
 
 # %%
-Markdown(tables.markdown(tables.stops(stored)))
+table = tables.stops(stored)
+Markdown(tables.markdown(table))
+
+# %%
+lost = table.set_index(["task", "method", "rule"])["lost [dB]"]
+if lost.drop("discrepancy", level="rule").notna().all():
+    for task, method in (("denoise", "DIP"), ("deblur", "DIP"), ("deblur", "DeepRED")):
+        assert lost[task, method, "exponential-variance"] < lost[task, method, "none"] - 0.7
+    assert lost["denoise", "DeepRED", "none"] < 0.5
 
 # %% [markdown]
-# **What we see.** At the presets' high learning rate the rules do not earn their place in denoising:
-# they stop within the first 300 to 900 iterations, when the returned image, an average with a memory
-# of a hundred iterations, has not caught up with the network. The valley of the variance is no
-# clearer than its dents, and the residual is at the noise when the bare output, which has learnt
-# some of the noise by then, is still at 25 to 27 dB. DeepRED has no need of them there: its last
-# iteration is 0.2 dB from its best. In deblurring, where 2000 iterations are twice what preset
-# `fast` takes, the exponentially weighted variance wins back 0.7 of the 1.1 dB that DeepRED loses
-# and 1.2 of the 3.0 of DIP, in half the iterations. So the presets have fixed numbers of iterations,
-# and the rules are there for measurements unlike ours: `restore(..., stop=...)`, `deepred restore --stop`.
+# **What we see.** DIP is what the rules are for. In denoising it loses 2.9 dB if nobody stops it, and
+# 1.1 to 1.3 with one of the variances, after a third of the iterations (patience included); in
+# deblurring 2.9 against 0.5. The discrepancy stops too early, as the residual of a single output
+# reaches the noise while the picture is still unfinished, and in deblurring mostly never. DeepRED needs no
+# rule in denoising: its last iteration is 0.3 dB from its best, and a rule that stops it after 600 loses
+# 1.5, as the picture is there, but not yet at its cleanest. In deblurring, where 2000 iterations are twice
+# what preset `fast` takes, the exponentially weighted variance wins back 1.0 of the 1.2 dB that DeepRED
+# loses, in half the iterations. So the presets have fixed numbers of iterations, and the rules are there
+# for DIP and for measurements unlike ours: `restore(..., stop=...)`, `deepred restore --stop`.
 
 # %% [markdown]
 # ## What the presets make of it
 #
-# `fast` is what gives the paper's settings' quality for the least time, `best` the highest PSNR for
-# about the time of `paper`:
+# `fast` is meant to give the quality of the paper's settings in the least time. `best` is meant to give
+# the highest PSNR in about the time of `paper`; most of its runs are still missing above, so that this
+# is its aim, not a result:
 
 # %%
 rows = []
@@ -237,15 +261,152 @@ columns = ["task", "preset", "channels", "iterations", "runs", "denoiser", "ε o
 Markdown(tables.markdown(pd.DataFrame(rows, columns=columns)))
 
 # %% [markdown]
+# ## (ii) Better denoisers
+#
+# Which denoiser should RED have? Six that need no training, each asked for little ($\sigma_f = 3$ of
+# 255) and for much (10; the median is not asked), in DeepRED with preset `fast`, 16 channels and one
+# run of 1000 iterations: the gain over DIP with the same network, mean over four crops of 64 × 64
+# pixels and two seeds, its standard error over the crops.
+
+# %%
+table = comparisons.denoisers(stored)
+Markdown(tables.markdown(table))
+
+# %%
+gains = table.set_index(["denoiser", "σ_f"])
+if gains.notna().all(axis=None):
+    asked_little = gains["denoising [dB]"].xs("3", level="σ_f")
+    assert 0.5 < asked_little.min() and asked_little.max() < 1.5
+    assert gains.loc[("BM3D", "10"), "super-resolution [dB]"] > 0.4
+
+# %% [markdown]
+# **What we see.** Asked for little, they are as good as each other: whatever removes a little noise
+# again and again will do, from BM3D down to a bilateral filter. Asked for much, the better denoiser
+# shows: BM3D gains most, total variation and the bilateral filter smooth away what they should keep. In
+# super-resolution, where there is no noise in $y$ and the network's own patterns are what is to be
+# removed, more is better for most of them. (The errors are large because pictures differ in what RED
+# gains on them, not because the order of the denoisers does.) A learned denoiser is one argument away,
+# `denoiser=module`; notebook [03](03_red.ipynb) trains a small one.
+#
+# ## (iii) What DIP regularises, and what RED adds
+#
+# Let the output of the network be $\mathcal{T}_\Theta(z) = a\,x + b\,v + r$: a share $a$ of the
+# picture, a share $b$ of the noise that $y$ has on it, and a rest $r$ that is neither. The two shares
+# can be measured in each band of frequencies alone (`metrics.shares`: least squares over the Fourier
+# coefficients). A perfect restoration has $a = 1$ and $b = 0$ everywhere, and $y$ itself $a = b = 1$.
+# Chakrabarty and Maji (2019) call what we shall see the *spectral bias* of DIP.
+
+# %%
+bands = {"below 1/16": 0, "1/16 to 1/8": 1 / 16, "1/8 to 1/4": 1 / 8, "above 1/4": 1 / 4}
+edges = [*bands.values(), 0.75]  # cycles a pixel
+
+
+def look(state):
+    """The two shares of the output in each band, and its PSNR, every five iterations."""
+    if state.k % 5:
+        return None
+    pairs = dict(zip(bands, metrics.shares(state.output, x, y - x, edges)))
+    found = {f"picture, {band}": a for band, (a, _) in pairs.items()}
+    found |= {f"noise, {band}": b for band, (_, b) in pairs.items()}
+    return found | {"output": metrics.psnr(state.output, x)}
+
+
+# %%
+watched = {}
+for method in ("dip", "deepred"):
+    s = deepred.preset("paper", method=method).replace(channels=16, runs=1)
+    watched[method] = deepred.restore(
+        y, method=method, settings=s.replace(iterations=p.live(500)), sigma=sigma, seed=seed,
+        callback=look, device=p.device,
+    )  # fmt: skip
+
+# %%
+figure, axes = plt.subplots(1, 3, figsize=(11, 3.6))
+for axis, what in zip(axes, ("picture", "noise")):
+    lines = {band: watched["dip"].curve(f"{what}, {band}") for band in bands}
+    plots.curves(axis, lines, f"share of the {what}")
+    axis.set(ylim=(-0.1, 1.1), title=f"DIP: share of the {what}")
+axes[0].legend(title="cycles a pixel")
+axes[1].get_legend().remove()
+trade = {
+    f"{tables.NAMES[method]}, {band}": (
+        result.curve(f"picture, {band}")[1], result.curve(f"noise, {band}")[1]
+    )
+    for band in list(bands)[2:]
+    for method, result in watched.items()
+}  # fmt: skip
+plots.curves(axes[2], trade, "share of the noise", xlabel="share of the picture")
+axes[2].legend(title="cycles a pixel")
+axes[2].set_title("what is paid for what")
+plots.save(figure, p.figures, "beyond_bands")
+
+# %%
+ends = {method: result.curve("noise, 1/8 to 1/4")[1][-1] for method, result in watched.items()}
+dip = {band: watched["dip"].curve(f"noise, {band}")[1] for band in bands}
+if p.profile != "smoke" and p.images is None and p.seeds is None and p.iterations is None:
+    middle = len(dip["above 1/4"]) // 2
+    assert dip["1/16 to 1/8"][middle] > dip["1/8 to 1/4"][middle] > dip["above 1/4"][middle]
+    assert ends["deepred"] < ends["dip"] - 0.05  # it is slower to learn the noise
+
+# %% [markdown]
+# **What we see.** DIP is a low-pass filter that opens with time. Low frequencies of the picture are
+# there within 30 iterations, the highest not after 500. But in each band the noise follows the picture,
+# low frequencies first: stopping sets a cut-off, and what lies below it is noisy. That is why DIP
+# leaves a mottle and no grain.
+#
+# The right panel says what RED adds. A prior that *complements* DIP would pay less noise for the same
+# share of the picture, a lower curve. It is very nearly the same curve: at any time DeepRED's output has
+# the shares that DIP's has had earlier. With these weights RED does not make the network's outputs better, it slows the way
+# along the curve and in the end halts it (heavier weights, BM3D, and $\sigma_f = 10$ do the same, tried
+# on two pictures). What one gains is the time at which nobody has to stop, and averages: outputs that
+# stay near the best point can be averaged for long. So the paper's third question is open: what would
+# bend the curve has to know about low frequencies what a denoiser of small windows does not.
+#
+# ## (iv) A maximum a posteriori estimate?
+#
+# "DIP(+RED) is a Maximum-A'posteriori Probability estimate by definition", says Section 4.2, and
+# Section 5 asks whether one could claim so. Take the run above. For DIP the likelihood is all there is,
+# so that the estimate would be the minimum of Eq. (2):
+
+# %%
+rows = []
+for method, result in watched.items():
+    k, psnr = result.curve("output")
+    for what, i in (("best output", int(psnr.argmax())), ("last output", len(psnr) - 1)):
+        fit = result.history["objective"][k[i] - 1]
+        rows.append((tables.NAMES[method], what, k[i], round(fit, 1), round(psnr[i], 2)))
+columns = ["method", "what", "iteration", "objective, Eq. (2) or (4)", "PSNR [dB]"]
+ended = pd.DataFrame(rows, columns=columns)
+
+# %% tags=["nbval-ignore-output"]
+Markdown(tables.markdown(ended))
+
+# %%
+if p.profile != "smoke" and p.images is None and p.seeds is None and p.iterations is None:
+    for method in ("DIP", "DeepRED"):
+        (best, last) = ended[ended["method"] == method][columns[3]]
+        assert last < 0.95 * best
+
+# %% [markdown]
+# **What we see.** The objective goes on falling where the picture gets worse, for both. The picture that
+# is returned is not where the objective is least, so it is not the estimate that the objective defines:
+# early stopping is part of the method and no part of the posterior. (Cheng and others 2019 sample
+# DIP's posterior by Langevin dynamics instead: the posterior *mean* does not overfit.) For DeepRED there
+# is a second reason. Eq. (4) would be a posterior with the prior $e^{-\lambda\rho}$; but the steps follow
+# $x - f(x)$, which for a real denoiser is the gradient of no function at all (notebook
+# [03](03_red.ipynb); Reehorst and Schniter 2019).
+#
 # ## Questions
 #
 # 1. An iteration on 512 × 512 pixels has four times the operations of one on 256 × 256. Why may it
 #    take a GPU less than four times as long?
-# 2. Four independent restorations have the same error against the truth, of which a share $b$ (a mean
-#    square) is common to all. By how many dB does their mean gain, and what is the most that any
-#    number of runs can gain?
+# 2. Four restorations each have the mean square error $b + v$: the part $b$ is the same in all of them,
+#    the part $v$ is independent from run to run. By how many dB does their mean gain, and what is the
+#    most that any number of runs can gain?
 # 3. Why is the windowed variance of DIP's outputs small near the best picture, and not only at the
 #    end?
+# 4. For which $y$ would the highest band of frequencies be no reason to stop late: a portrait out of
+#    focus, or a photograph of grass? Say it with the left two panels of (iii).
 #
 # <details><summary>Answers</summary>
 #
@@ -257,16 +418,25 @@ Markdown(tables.markdown(pd.DataFrame(rows, columns=columns)))
 # 3. While the network still learns structure each step moves the picture a lot; when the structure is
 #    there and the noise not yet, little is left to move. Then the noise comes in and moves it again,
 #    differently from step to step as z is perturbed.
+# 4. The portrait: it has next to nothing there, so that all that the network could still learn in that
+#    band is noise. Of the grass the highest band holds much, and each share of it has to be paid with
+#    noise in the bands below.
 # </details>
 #
 # ## Further reading
 #
-# - The paper, Section 5 and the run-time paragraph of Section 4.1:
+# - G. Mataev, M. Elad and P. Milanfar, *DeepRED: Deep Image Prior Powered by RED*, ICCV Workshops
+#   2019, Section 5 and the run-time paragraph of Section 4.1,
 #   [arXiv:1903.10176](https://arxiv.org/abs/1903.10176).
 # - H. Wang, T. Li, Z. Zhuang, T. Chen, H. Liang and J. Sun, *Early Stopping for Deep Image Prior*,
 #   TMLR 2023, [arXiv:2112.06074](https://arxiv.org/abs/2112.06074).
 # - P. Chakrabarty and S. Maji, *The Spectral Bias of the Deep Image Prior*,
-#   [arXiv:1912.08905](https://arxiv.org/abs/1912.08905).
+#   2019, [arXiv:1912.08905](https://arxiv.org/abs/1912.08905).
+# - Z. Cheng, M. Gadelha, S. Maji and D. Sheldon, *A Bayesian Perspective on the Deep Image Prior*, CVPR
+#   2019, [arXiv:1904.07457](https://arxiv.org/abs/1904.07457).
+# - E. T. Reehorst and P. Schniter, *Regularization by Denoising: Clarifications and New
+#   Interpretations*, IEEE Transactions on Computational Imaging 5, 2019,
+#   [arXiv:1806.02296](https://arxiv.org/abs/1806.02296).
 # - K. Dabov, A. Foi, V. Katkovnik and K. Egiazarian, *Image Denoising by Sparse 3-D
 #   Transform-Domain Collaborative Filtering*, IEEE Transactions on Image Processing 16, 2007: BM3D,
 #   of which `deepred.bm3d_torch` is an implementation for any device.
