@@ -81,16 +81,18 @@ Markdown(tables.markdown(pd.DataFrame(rows, columns=columns)))
 # %%
 machines = notebook.machines()
 for result in machines:
+    timed = bench.tables(result)
+    shown = {k: timed[k] for k in timed if "economy" not in k and "cluster" not in k}
+    if not shown:
+        continue
     m = result["machine"]
     where = (
         m["gpu"] or f"{m['cpu']}, {m['cores']} cores, bf16 units: {'yes' if m['bf16'] else 'no'}"
     )
     print(f"{where}; torch {m['torch']}, {m['date']}, deepred {m['commit']}")
-    for title, table in bench.tables(result).items():
-        if "economy" not in title and "cluster" not in title:
-            same = table.columns.difference(["time [ms]", "ratio"])
-            table = table.drop_duplicates(list(same))
-            display(Markdown(f"*{title}*\n\n{tables.markdown(table)}"))
+    for title, table in shown.items():
+        same = table.columns.difference(["time [ms]", "ratio"])
+        display(Markdown(f"*{title}*\n\n{tables.markdown(table.drop_duplicates(list(same)))}"))
 
 # %%
 for kind, there in [("CPU", machines), ("GPU", [m for m in machines if m["machine"]["gpu"]])]:

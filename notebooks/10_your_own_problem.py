@@ -101,7 +101,9 @@ table = comparisons.methods(stored, "inpainting")
 Markdown(tables.markdown(table))
 
 # %% tags=["nbval-ignore-output"]
-large = [notebook.pictures(p, "inpainting", "mask", name, ("fast",)) for name in ("vase", "library")]
+large = [
+    notebook.pictures(p, "inpainting", "mask", name, ("fast",)) for name in ("vase", "library")
+]
 notebook.show(p, "own_large", large, [(60, 110, 130), (150, 90, 160)])
 
 # %%
