@@ -283,7 +283,8 @@ def learned(module: nn.Module) -> Callable[[Tensor, float], Tensor]:
 
     @torch.no_grad()
     def denoise(x: Tensor, sigma: float) -> Tensor:
-        sigma = _check(x, sigma)
+        one_each = isinstance(sigma, Tensor) and sigma.ndim  # a level for each image, as deepinv's
+        sigma = sigma if one_each else _check(x, sigma)
         try:
             fx = module.to(x)(x.clone(), sigma)  # it may work in place
         except torch.cuda.OutOfMemoryError:  # a RuntimeError, too, and no fault of the image's

@@ -65,8 +65,11 @@ def at_least(name: str, value: object, least: float = 0.0) -> float:
 
 def real(value: object) -> float:
     """A real number, or a tensor or array of just one, as a float; NaN for all else."""
-    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+    if hasattr(value, "shape") and math.prod(value.shape) == 1:  # of numpy or torch
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return math.nan
+    try:
         return float(value)
-    if getattr(value, "shape", None) == ():  # of numpy or torch
-        return real(value.item())
-    return math.nan
+    except OverflowError:  # an int of hundreds of digits
+        return math.inf

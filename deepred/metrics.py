@@ -81,19 +81,25 @@ def shares(
 
     Parameters
     ----------
-    image, picture, noise : (N, C, H, W), of one shape.
+    image, picture, noise : (N, C, H, W), of one shape. The shares of an image that is not finite
+        are NaN.
     edges : ascending bounds of the bands, in cycles a pixel: .5 is the most along a side, .71
         along a diagonal. A band holds its lower bound.
 
     Raises
     ------
     InputError
-        If there are fewer than two edges, they do not ascend, or in a band picture and noise are
-        multiples of each other: of nothing at all, say.
+        If there are fewer than two edges, they do not ascend, the shapes differ, or in a band
+        picture and noise are multiples of each other: of nothing at all, say.
     """
     edges = [float(edge) for edge in edges]
     if len(edges) < 2 or any(low >= high for low, high in pairwise(edges)):
         raise InputError(f"edges must be two or more ascending numbers, got {edges}")
+    if not image.shape == picture.shape == noise.shape:
+        told = ", ".join(str(tuple(t.shape)) for t in (image, picture, noise))
+        raise InputError(f"image, picture and noise must be of one shape, got {told}")
+    if not torch.isfinite(image).all():
+        return [(math.nan, math.nan)] * (len(edges) - 1)
     spectra = [torch.fft.fft2(t.detach().cpu().double()) for t in (picture, noise, image)]
     rows, columns = (torch.fft.fftfreq(side, dtype=torch.float64) for side in image.shape[2:])
     frequency = (rows[:, None].square() + columns.square()).sqrt()
@@ -102,11 +108,12 @@ def shares(
         inside = (frequency >= low) & (frequency < high)
         parts = [torch.view_as_real(s[..., inside]).flatten() for s in spectra]
         basis = torch.stack(parts[:2], dim=1)
-        if torch.linalg.matrix_rank(basis) < 2:
+        gram = basis.T @ basis
+        if torch.linalg.det(gram) <= 1e-12 * gram.diagonal().prod():
             raise InputError(
                 f"picture and noise are not two in the band from {low:g} to {high:g} cycles a pixel"
             )
-        a, b = torch.linalg.lstsq(basis, parts[2]).solution.tolist()
+        a, b = torch.linalg.solve(gram, basis.T @ parts[2]).tolist()
         found.append((a, b))
     return found
 

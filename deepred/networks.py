@@ -193,7 +193,7 @@ class DeepDecoder(nn.Module):
         if max(low) == 1 < max(self.size):  # normalising equal pixels leaves 0
             raise InputError(
                 f"{layers} layers leave a single pixel of z for an image of "
-                f"{self.size[1]}x{self.size[0]}: use fewer"
+                f"{self.size[1]}x{self.size[0]}: use fewer (settings.scales)"
             )
         self.input_shape = (1, channels, *low)
         body: list[nn.Module] = []

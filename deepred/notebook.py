@@ -114,7 +114,8 @@ def show(p: Parameters, name: str, rows: Sequence[dict[str, Tensor]], inset) -> 
     there = [(panels, where) for panels, where in zip(rows, inset) if panels]
     committed = [_ROOT / "figures" / f"{name}.png", *sorted(_ROOT.glob(f"figures/{name}_?.png"))]
     committed = [path for path in committed if path.exists()]
-    lacking = any(MISSING in title for panels, _ in there for title in panels)
+    restored = [title for panels, _ in there for title in list(panels)[2:]]
+    lacking = all(MISSING in title for title in restored)
     if lacking and committed and p.stored("paper").resolve() == _ROOT / "data/results/paper":
         there = []
     for i, (panels, where) in enumerate(there):

@@ -319,10 +319,11 @@ class Inpaint:
         A shape (H, W) makes one draw for all channels, (C, H, W) one for each. InputError if
         `seen` is outside its range, or the shape or the seed are none.
         """
-        if not 0 < real(seen) <= 1:
+        share = real(seen)
+        if not 0 < share <= 1:
             raise InputError(f"the share of seen pixels must be in (0, 1], got {seen!r}")
         shape = tuple(whole("a side of the mask", side) for side in shape)
-        return cls.of(np.random.default_rng(whole("seed", seed, 0)).random(shape) < seen)
+        return cls.of(np.random.default_rng(whole("seed", seed, 0)).random(shape) < share)
 
     @property
     def seen(self) -> float:
@@ -352,7 +353,7 @@ class Composed:
     """y = outer(inner(x)): first one degradation, then another.
 
     Each is what `adapted` takes: an operator, any callable, a physics object of deepinv. There is
-    an `adjoint` where both have one.
+    an `adjoint` where both have one (of a physics that is not linear, one that says so).
     """
 
     outer: Callable[[Tensor], Tensor]
@@ -489,7 +490,10 @@ def task_of(H: Callable[[Tensor], Tensor]) -> str:
 def holes(H: Callable[[Tensor], Tensor]) -> Inpaint | None:
     """The `Inpaint` that a measurement is seen through, scaled or after others; None without."""
     while isinstance(H, Composed | Scaled):
-        H = H.outer if isinstance(H, Composed) else H.operator
+        if isinstance(H, Scaled):
+            H = H.operator
+        else:
+            H = H.inner if isinstance(H.outer, Identity) else H.outer
     return H if isinstance(H, Inpaint) else None
 
 
@@ -639,7 +643,7 @@ def _table(values: object) -> np.ndarray:
     try:
         array = np.array(values)
         array = np.zeros(0) if np.iscomplexobj(array) else array.astype(float)
-    except (ValueError, TypeError):  # rows of several lengths, words
+    except (ValueError, TypeError, RuntimeError):  # rows of several lengths, words, graphs
         array = np.zeros(0)
     return array if array.ndim == 2 else np.zeros(0)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .errors import InputError, positive, real, whole
 
-FILTERS = ("ramp", "shepp-logan", "cosine", "hamming", "hann")  # of skimage's iradon
+FILTERS = ("ramp", "shepp-logan", "cosine", "hamming", "hann", None)  # of skimage's iradon
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Radon:
         A, At = self._matrices(y)
         return _Product.apply(y.flatten(2), At, A).unflatten(2, (self.side, self.side))
 
-    def fbp(self, y: Tensor, filter_name: str = "ramp") -> Tensor:
+    def fbp(self, y: Tensor, filter_name: str | None = "ramp") -> Tensor:
         """Filtered back-projection of a sinogram (N, C, angles, side), by `skimage`'s iradon.
 
         0 outside the inscribed circle, (N, C, side, side); it need not stay in [0, 1]. Every view
@@ -88,7 +88,9 @@ class Radon:
         """
         self._check("sinogram", y, (len(self.angles), self.side))
         if filter_name not in FILTERS:
-            raise InputError(f"filter must be one of {', '.join(FILTERS)}, got {filter_name!r}")
+            raise InputError(
+                f"filter must be one of {', '.join(map(str, FILTERS))}, got {filter_name!r}"
+            )
         planes = self.side * y.detach().cpu().numpy().reshape(-1, *y.shape[2:])
         images = [iradon(p.T, np.array(self.angles), filter_name=filter_name) for p in planes]
         return torch.from_numpy(np.stack(images).reshape(*y.shape[:2], self.side, self.side)).to(y)

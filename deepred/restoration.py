@@ -11,7 +11,7 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -124,7 +124,8 @@ def restore(
     method : "deepred", "dip" (the same loop with lam = mu = 0), "dip-tv" (DIP with the total
         variation of its output) or "red" (no network).
     denoiser : a name of `deepred.denoisers.NAMES`, a callable f(x, sigma) or a torch module called
-        so; the settings' unless given. It is not differentiated.
+        so; the settings' unless given. It is not differentiated; a module is copied, in evaluation
+        mode.
     settings : preset `fast` of the task unless given: that which H names (`H.task`), else
         denoising.
     sigma : noise level of y in image units. Where the settings need it (the controller, and RED
@@ -183,7 +184,7 @@ class Problem:
 
 
 def restore_all(
-    problems: Sequence[Problem], *, device: str = "auto", engine: Engine | None = None
+    problems: Iterable[Problem], *, device: str = "auto", engine: Engine | None = None
 ) -> list[Result | DivergedError]:
     """Restore several images, or one with several seeds or settings, beside each other.
 
@@ -207,9 +208,18 @@ def restore_all(
         If something of one does not fit. Most is seen before anything is computed; what only the
         first step shows, such as an H that does not fit y, when the problem's turn has come.
     """
-    if not isinstance(problems, Sequence) or not all(isinstance(p, Problem) for p in problems):
+    problems = list(problems) if isinstance(problems, Iterable) else [problems]
+    if not all(isinstance(problem, Problem) for problem in problems):
         raise InputError("problems must be a list of deepred.Problem")
-    jobs = [_Job(problem) for problem in problems]
+    made: dict[int, Callable] = {}
+
+    def denoiser(f) -> Callable:
+        """`denoisers.adapted`, once for all that share f: of a module it makes a copy."""
+        if id(f) not in made:
+            made[id(f)] = denoisers.adapted(f)
+        return made[id(f)]
+
+    jobs = [_Job(problem, denoiser) for problem in problems]
     if engine is None:
         engine = pick(device, work=max((job.work for job in jobs if job.work), default=None))
     check_memory([n for job in jobs for n in job.memory()], engine)
@@ -239,7 +249,9 @@ def _step(lane: Callable, steps: Iterator[None]) -> bool:
 class _Job:
     """A problem being solved: checked, completed with what it leaves open, and its runs."""
 
-    def __init__(self, problem: Problem) -> None:
+    _latest: nn.Module | None = None  # what problem.network has made last
+
+    def __init__(self, problem: Problem, adapted_denoiser=denoisers.adapted) -> None:
         y, settings, method = problem.y, problem.settings, problem.method
         if method not in METHODS:
             raise InputError(f"unknown method {method!r}; known are {', '.join(METHODS)}")
@@ -279,13 +291,11 @@ class _Job:
         if not isinstance(shape, (tuple, list)) or len(shape) != 3:
             raise InputError(f"shape must be (C, H, W), the image's, got {shape!r}")
         self.shape = tuple(whole("a number of shape", side) for side in shape)
-        if problem.network is not None:
-            made = _made(problem.network) if callable(problem.network) else None
-            if not isinstance(made, nn.Module) or made is _made(problem.network):
-                raise InputError(
-                    "network must make a fresh torch module each time it is called, such as "
-                    f"lambda: MyNetwork(); got {problem.network!r}"
-                )
+        if problem.network is not None and not callable(problem.network):
+            raise InputError(
+                "network must make a torch module when it is called, such as lambda: MyNetwork(); "
+                f"got {problem.network!r}"
+            )
         likelihood = problem.likelihood
         if likelihood is not None and (isinstance(likelihood, type) or not callable(likelihood)):
             raise InputError(
@@ -319,7 +329,7 @@ class _Job:
             needs_sigma = denoising and method in ("deepred", "red")
         if sigma is None and needs_sigma:
             sigma = noise_level(y)
-            if sigma >= 1:
+            if ours and sigma >= 1:
                 raise InputError(
                     f"y has noise of level {sigma:.3g}, and an image is in [0, 1]: divide it by "
                     "the largest possible value (255)"
@@ -337,7 +347,7 @@ class _Job:
                     settings = settings.replace(growth=0.0)
         self.problem, self.settings, self.sigma = problem, settings, sigma
         name = problem.denoiser if problem.denoiser is not None else settings.denoiser
-        self.denoise = None if name is None else denoisers.adapted(name)
+        self.denoise = None if name is None else adapted_denoiser(name)
         self.denoiser_name = name if isinstance(name, str | None) else self.denoise
         if method == "red" and self.denoise is None:
             raise InputError("method 'red' needs a denoiser")
@@ -465,8 +475,17 @@ class _Job:
         self.iterations[r], self.images[r] = k, x
 
     def _network(self) -> nn.Module:
-        make = self.problem.network
-        return make() if make is not None else untrained(self.shape, self.settings)
+        if self.problem.network is None:
+            return untrained(self.shape, self.settings)
+        net, before = self.problem.network(), self._latest
+        self._latest = net
+        if not isinstance(net, nn.Module) or net is before:
+            raise InputError(
+                "network must make a fresh torch module each time it is called, such as lambda: "
+                f"MyNetwork(), or lambda: copy.deepcopy(net); it made {type(net).__name__}"
+                + (" again" if net is before else "")
+            )
+        return net
 
     def _tell(self, state: State) -> None:
         callback = self.problem.callback

@@ -143,9 +143,7 @@ class ADMM:
 
         self._forward()
         if not torch.isfinite(self._data):
-            raise DivergedError(
-                "the data term is not finite at the start: look at H, likelihood, y"
-            )
+            raise DivergedError("the data term is not finite at the start: look at H, network, y")
         self.x = self._start()
         self.u = torch.zeros_like(self.x)  # u_0 = 0
         self.fx = self.x  # until the first f(x) arrives
@@ -433,11 +431,9 @@ class ADMM:
         since = (self.k - 1) % self.settings.check_every + 1  # iterations since the last look
         mean_square = self.window.item() / since
         self.window = torch.zeros_like(self.window)
-        images = (self.x, self.u, self.estimate)
-        if not self.fx.isfinite().all():
-            return "f(x), the denoiser's image, is not finite"
+        images = (self.x, self.u, self.fx, self.estimate)
         if not math.isfinite(mean_square) or not all(t.isfinite().all() for t in images):
-            return "the fit is not finite"
+            return "the fit or f(x) is not finite"
         if max(self.x.abs().max(), self.u.abs().max()) > LOST:
             return f"x or u is beyond {LOST:g}, an image within 1"
         before, self.settled = self.settled, mean_square
@@ -469,7 +465,7 @@ def iterate(solver: ADMM) -> Iterator[tuple[State, dict]]:
                 good, state = solver.state_dict(), replace(state, seconds=solver.seconds)
             elif solver.rollbacks == s.max_rollbacks:
                 c = "c or " if s.x_update == "steepest-descent" else ""
-                also = ", or look at the denoiser" if "denoiser" in trouble else ""
+                also = ", or look at the denoiser" if "f(x)" in trouble else ""
                 raise DivergedError(
                     f"at iteration {state.k} {trouble}, and going back {s.max_rollbacks} times did "
                     f"not help: use a smaller {c}learning_rate (now {s.learning_rate:g}){also}"

@@ -207,7 +207,7 @@ if p.profile != "smoke" and p.images is None and p.iterations is None:
 # peak, 200 iterations (their patience) after it has passed, and as they return a mean of their last outputs they
 # end almost half a decibel *above* the best single output. The discrepancy stops too early here: clipping has
 # left this dark picture with noise of 0.091, below $\sigma = 0.098$ (its option `target` allows for that). The averages that
-# nobody stops have lost less than a decibel at the end; but they lag, and with a learning rate this high the picture is there
+# nobody stops have lost about a decibel or less at the end; but they lag, and with a learning rate this high the picture is there
 # before a mean over a hundred outputs has caught up.
 # To have a rule end a run, not only look on, give it to the call: `restore(..., stop=stopping.WindowedVariance)`.
 #

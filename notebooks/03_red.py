@@ -463,8 +463,9 @@ if p.profile != "smoke" and p.images is None and p.seeds is None and p.iteration
 #
 # What ADMM spares besides are calls of $f$: one in ten iterations, which may run beside the
 # network's steps, where the others need one in each. Even four small layers make an iteration about
-# half as long again, and twice as long if they are differentiated; BM3D takes longer than many
-# steps of the network. At its best the linearised way is level with ADMM here; ADMM falls later and
+# half as long again, and twice as long if they are differentiated (on a quiet machine); BM3D takes
+# longer than many steps of the network. At its best the linearised way is 0.2 dB ahead of ADMM here;
+# ADMM falls later and
 # ends higher, probably as its penalty $\tfrac\mu2 \lVert x - \mathcal{T}_\Theta(z) - u\rVert^2$
 # holds the network back from the noise as well. (One picture and one seed: differences of a few tenths
 # of a decibel may go either way on another.)

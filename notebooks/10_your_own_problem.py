@@ -104,7 +104,7 @@ Markdown(tables.markdown(table))
 large = [
     notebook.pictures(p, "inpainting", "mask", name, ("fast",)) for name in ("vase", "library")
 ]
-notebook.show(p, "own_large", large, [(60, 110, 130), (150, 90, 160)])
+notebook.show(p, "own_large", large, [(120, 110, 130), (150, 90, 160)])
 
 # %%
 library = table[table["image"] == "library"].set_index("method")["PSNR [dB]"]

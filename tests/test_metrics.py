@@ -168,6 +168,19 @@ def test_shares_need_ascending_edges(edges):
         metrics.shares(picture, picture, noise, edges)
 
 
+def test_shares_of_what_is_not_finite_are_nan():
+    picture, noise = _picture_and_noise()
+    broken = picture.clone()
+    broken[0, 0, 3, 4] = math.nan
+    assert np.isnan(metrics.shares(broken, picture, noise, EDGES)).all()
+
+
+def test_shares_are_of_images_of_one_shape():
+    picture, noise = _picture_and_noise()
+    with pytest.raises(InputError, match="of one shape"):
+        metrics.shares(picture[..., 1:], picture, noise, EDGES)
+
+
 def test_shares_need_a_picture_and_a_noise():
     picture, noise = _picture_and_noise()
     for other in (torch.zeros_like(picture), -2 * picture):

@@ -437,7 +437,7 @@ NONSENSE = {
     "a number of shape must be": lambda: restore(Y, shape=(3, 16, 0), sigma=0.1),
     "sigma must be in (0, 1), image units, got 'a'": lambda: restore(Y, sigma="a"),
     "seed must be a whole number": lambda: restore(Y, sigma=0.1, seed="a"),
-    "network must make a fresh torch module": lambda: restore(Y, sigma=0.1, network=3),
+    "network must make a torch module": lambda: restore(Y, sigma=0.1, network=3),
     "settings must be Settings": lambda: restore(Y, sigma=0.1, settings={}),
 }  # fmt: skip
 
@@ -499,7 +499,9 @@ def test_what_a_measurement_holds_in_its_holes_has_no_part_in_the_result(method,
 
 @pytest.mark.parametrize("method", ["deepred", "red"])
 @pytest.mark.parametrize(
-    "H", [Scaled(HOLES, 1.0), Composed(HOLES, Identity())], ids=["scaled", "composed"]
+    "H",
+    [Scaled(HOLES, 1.0), Composed(HOLES, Identity()), Composed(Identity(), HOLES)],
+    ids=["scaled", "composed", "within an identity"],
 )
 def test_holes_are_holes_in_a_scaled_or_composed_operator_too(H, method):
     x = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))

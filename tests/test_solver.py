@@ -558,7 +558,8 @@ REFUSED = {
     "must return a tensor that torch can differentiate": dict(likelihood=lambda Hx, y: 1.0),
     "that torch can differentiate": dict(likelihood=lambda Hx, y: torch.zeros_like(Hx)),
     "has no parameters to fit": dict(network=lambda: Still()),
-    "network must make a fresh torch module": dict(network=lambda: STILL),
+    "network must make a torch module when it is called": dict(network=3),
+    "a fresh torch module each time .* it made int": dict(network=lambda: 3),
     "callback must be a callable": dict(callback=3),
 }
 
@@ -570,9 +571,6 @@ class Still(torch.nn.Module):
 
     def forward(self, z):
         return z
-
-
-STILL = Still()
 
 
 @pytest.mark.parametrize("told", REFUSED)
@@ -609,6 +607,33 @@ def test_settings_of_another_task_are_told_apart(tiny):
     y = torch.rand(1, 3, 8, 8)
     with pytest.raises(deepred.InputError, match=r"use preset\('fast', 'sr'\), say, or x_start="):
         deepred.restore(y, Downsample(2), settings=tiny.replace(x_start="measurement"))
+
+
+def test_a_network_that_is_trained_already_serves_one_run_and_not_two(noisy, tiny):
+    def restore(runs):
+        net = restoration.untrained((3, *noisy.shape[2:]), tiny)
+        settings = tiny.replace(iterations=3, runs=runs)
+        return deepred.restore(
+            noisy, settings=settings, network=lambda: net, sigma=0.1, device="cpu"
+        )
+
+    assert torch.isfinite(restore(1).image).all()
+    with pytest.raises(deepred.InputError, match=r"deepcopy\(net\); it made SkipNetwork again"):
+        restore(2)
+
+
+def test_a_fit_that_is_lost_is_not_blamed_on_the_denoiser_alone(noisy, tiny):
+    told = "the fit or f.* use a smaller learning_rate .* or look at the denoiser"
+    with pytest.raises(deepred.DivergedError, match=told):
+        deepred.restore(noisy, settings=tiny.replace(learning_rate=1e30), sigma=0.1, device="cpu")
+
+
+def test_problems_may_come_one_by_one_and_share_a_denoiser(noisy, tiny):
+    module = torch.nn.Identity()
+    module.forward = lambda x, sigma: 0.9 * x
+    problem = deepred.Problem(noisy, settings=tiny, sigma=0.1, denoiser=module)
+    results = deepred.restore_all((problem for _ in range(2)), device="cpu")
+    assert torch.equal(*(result.image for result in results))
 
 
 @pytest.mark.parametrize("problems", [None, "x", [torch.rand(1, 1, 8, 8)]])
