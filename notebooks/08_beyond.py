@@ -287,7 +287,7 @@ if gains.notna().all(axis=None):
 # do. Asked for much, the better denoiser shows: BM3D gains most, total variation and the bilateral
 # filter smooth away what they should keep. In super-resolution, where there is no noise in $y$ and the
 # network's own patterns are what is to be removed, more is better for NLM, BM3D and wavelets. (In
-# denoising the errors are large because pictures differ in what RED gains on them, from 0 to 1.7 dB;
+# denoising the errors are large because pictures differ in what RED gains on them, from 0.1 to 1.7 dB;
 # denoisers compared on the same picture differ much more consistently.) A learned denoiser is one argument away,
 # `denoiser=module`; notebook [03](03_red.ipynb) trains a small one.
 #
