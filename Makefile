@@ -11,11 +11,12 @@ BIN := $(VENV)/bin
 reproduce: $(VENV)/.installed
 	$(BIN)/deepred reproduce --profile quick --out .
 
+# The notebooks' networks are small: one thread serves them best, and does not wait for a busy core.
 test: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest tests
-	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 notebooks
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 notebooks
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check --fix .

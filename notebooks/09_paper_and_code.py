@@ -84,7 +84,7 @@ for task in ("denoise", "sr", "deblur"):
 # ## Steepest descent
 #
 # The text says "steepest descent" of the Θ-update, and both it and the code take a learning rate of .01 or .008 for
-# denoising. Such a rate is Adam's, who divides each step by the gradient's own size. What gradient descent itself does
+# denoising. Such a rate is Adam's, which divides each step by the gradient's own size. What gradient descent itself does
 # with Eq. (7), a sum over all pixels, is quickly tried:
 
 # %%
