@@ -15,6 +15,7 @@ from . import bench, datasets, experiments, plots, tables
 from .errors import InputError
 from .images import read
 from .runs import TASKS
+from .studies import PRECISIONS
 
 COMMITTED = "../data/results"  # seen from the notebooks, wherever they are run
 MISSING = "missing"  # in the title of a restored image that is not here
@@ -95,8 +96,10 @@ def pictures(
         if run.method in experiments.DIRECT:
             continue
         name = tables.title(run.method, run.settings.denoiser)
-        path = p.stored("paper") / "images" / f"{run.key(truth)}.png"
-        if path.exists():
+        folder = p.stored("paper") / "images"  # of whatever precision the machine had
+        paths = [folder / f"{run.key(truth, precision)}.png" for precision in PRECISIONS]
+        path = next((path for path in paths if path.exists()), None)
+        if path is not None:
             image = read(path).image
             found[f"{name}\n{metric(image, truth):.2f} dB"] = image
         else:

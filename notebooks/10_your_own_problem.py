@@ -94,7 +94,8 @@ if p.profile != "smoke" and p.images is None and p.iterations is None:
 
 # %% [markdown]
 # The DIP authors' two examples at full size, a photograph from which a vase is to be removed (320 × 320) and a library
-# with gaps (704 × 448), by networks of 16 channels in 1500 iterations, from stored results; RED has no network:
+# with gaps (704 × 448), by networks of 16 channels in 1500 iterations, products in bfloat16, from stored results; RED has
+# no network:
 
 # %%
 table = comparisons.methods(stored, "inpainting")
@@ -104,20 +105,26 @@ Markdown(tables.markdown(table))
 large = [
     notebook.pictures(p, "inpainting", "mask", name, ("fast",)) for name in ("vase", "library")
 ]
-notebook.show(p, "own_large", large, [(120, 110, 130), (150, 90, 160)])
+notebook.show(p, "own_large", large, [(120, 110, 130), (60, 400, 200)])
 
 # %%
 library = table[table["image"] == "library"].set_index("method")["PSNR [dB]"]
 if library.notna().all():
-    assert min(library["DIP"], library["DeepRED"]) > library["RED"] + 3
+    assert 3 < min(library["DIP"], library["DeepRED"]) - library["RED"] < 6
+vase = table[table["image"] == "vase"].set_index("method")["PSNR [dB]"]
+if vase.notna().all():
+    assert vase.drop("masked").max() - vase.drop("masked").min() < 1.5
 
 # %% [markdown]
 # **What we see.** In the small picture the networks beat total variation by two decibels, and RED adds nothing to DIP: there
-# is no noise to keep it from. In the vase's table RED *wins*, with a grey blob in the place of the vase, while DIP and DeepRED
-# draw columns and a blurred balustrade, as a painter would. PSNR compares with the picture that has the vase in it: where a
-# hole is to be filled with something else than was there, it measures nothing. Numbers are for holes whose content one
-# wants back. In the library, whose gaps are large, the networks continue shelves and banisters, and are four
-# decibels above RED; the denoiser's small neighbourhoods reach no further than a few pixels into a gap.
+# is no noise to keep it from. In the large ones RED alone leaves the holes grey: its denoiser looks a few pixels around,
+# and nothing else tells it what a hole may hold. DIP and DeepRED continue what leads into a hole, the balustrade behind
+# the vase and the white gallery of the library, and fill the rest with a blur in the colours around it.
+#
+# In the library that is worth four decibels. In the vase's table it seems to be worth nothing (RED 31.5, DIP 31.3, DeepRED
+# 30.6 dB), as PSNR compares with the picture that has the vase in it: where a hole is to be filled with something else
+# than was there, it measures nothing. DeepRED lies below DIP in both, by 0.75 and 0.25 dB: with no noise in $y$ the
+# denoiser has nothing to protect the network from. (Two pictures; three seeds of the vase, one of the library.)
 #
 # ## Projections: tomography
 #
