@@ -20,8 +20,8 @@
 #    (*regularisation by denoising*, RED).
 #
 # DeepRED (Mataev, Elad and Milanfar, 2019) is the three together. You need to know what a
-# convolution is; the rest is explained where it is used. Running everything takes less than a minute
-# on two cores.
+# convolution is; the rest is explained where it is used. Running everything takes about a
+# minute on one core.
 
 # %% tags=["parameters"]
 profile = "quick"
@@ -180,13 +180,13 @@ plots.save(figure, p.figures, "start_here_curves")
 # | notebook | what it is about | live, one core |
 # |---|---|---|
 # | [01](01_inverse_problems.ipynb) | Section 2.1: five degradations, why a prior, other noise | 15 s |
-# | [02](02_deep_image_prior.ipynb) | Section 2.2: the untrained network; stopping and averaging | 40 s |
-# | [03](03_red.ipynb) | Section 2.3: a denoiser as a prior, and what it takes | 45 s |
-# | [04](04_deepred.ipynb) | Section 3: from Eq. (1) to Algorithm 1, line by line | 25 s |
-# | [05](05_denoising.ipynb), [06](06_super_resolution.ipynb), [07](07_deblurring.ipynb) | Section 4: the experiments, beside the paper's numbers | 30 s each |
-# | [08](08_beyond.ipynb) | Section 5: less work, other denoisers, what DIP regularises | 30 s |
-# | [09](09_paper_and_code.ipynb) | the paper against its authors' code | 20 s |
-# | [10](10_your_own_problem.ipynb) | holes, projections, photons, your own photograph | 40 s |
+# | [02](02_deep_image_prior.ipynb) | Section 2.2: the untrained network; stopping and averaging | 1 min |
+# | [03](03_red.ipynb) | Section 2.3: a denoiser as a prior, and what it takes | 1 min |
+# | [04](04_deepred.ipynb) | Section 3: from Eq. (1) to Algorithm 1, line by line | 30 s |
+# | [05](05_denoising.ipynb), [06](06_super_resolution.ipynb), [07](07_deblurring.ipynb) | Section 4: the experiments, beside the paper's numbers | 40 s each |
+# | [08](08_beyond.ipynb) | Section 5: less work, other denoisers, what DIP regularises | 50 s |
+# | [09](09_paper_and_code.ipynb) | the paper against its authors' code | 35 s |
+# | [10](10_your_own_problem.ipynb) | holes, projections, photons, your own photograph | 35 s |
 #
 # ## Questions
 #

@@ -20,7 +20,7 @@
 # regularisation effect of DIP, so as to find an explicit prior that complements it; (iv) to find out
 # whether DIP or DeepRED is a maximum a posteriori estimate. This notebook takes them in turn.
 #
-# **Time.** The live parts take about half a minute; all else is read from stored results.
+# **Time.** The live parts take about a minute on one core; all else is read from stored results.
 
 # %% tags=["parameters"]
 profile = "quick"

@@ -18,7 +18,7 @@
 # licence, and nothing of theirs is copied here: we only describe what they do, and each difference is a setting of
 # this package.
 #
-# **Time.** Nearly all is read from stored results; the live part takes about twenty seconds.
+# **Time.** Nearly all is read from stored results; the live part takes about half a minute on one core.
 
 # %% tags=["parameters"]
 profile = "quick"

@@ -16,7 +16,7 @@
 # **The claim.** "By modifying the operator $\mathbf{H}$, we can switch between several popular problems"
 # (Section 2.1), and nothing else of the algorithm changes.
 #
-# **Time.** The live parts take about a minute on one core; the results for large pictures are read from stored runs.
+# **Time.** The live parts take about half a minute on one core; the results for large pictures are read from stored runs.
 
 # %% tags=["parameters"]
 profile = "quick"
