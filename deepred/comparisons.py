@@ -69,8 +69,9 @@ def deviations(runs: pd.DataFrame, task: str) -> pd.DataFrame:
     labels = [f"paper, {name}" for name in DEVIATIONS[task] if name] + ["authors"]
     table = against(of(runs, "deviations", task), "paper", labels)
     names = table["variant"].str.removeprefix("paper, ").replace("authors", "all of them")
-    table = table.assign(departure=names).round(2)
-    return table[["departure", "PSNR [dB]", "mean", "standard error", "images", "pairs"]]
+    table = table.assign(departure=names, mean=table["mean"].round(2) + 0.0)  # no -0.0
+    columns = ["departure", "PSNR [dB]", "mean", "standard error", "images", "pairs"]
+    return table[columns].round(2)
 
 
 def noise(runs: pd.DataFrame) -> pd.DataFrame:
