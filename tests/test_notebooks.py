@@ -10,7 +10,7 @@ import nbformat
 import papermill
 import pytest
 
-from deepred import notebook, reproduce
+from deepred import experiments, images, notebook, reproduce
 from deepred.errors import InputError
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
@@ -128,3 +128,21 @@ def test_every_picture_and_link_of_the_readme_is_there():
     local = [t for t in re.findall(r"\]\(([^)]+)\)", readme) if "://" not in t]
     assert local
     assert [t for t in local if not (FOLDER.parent / t).exists()] == []
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bf16"])
+def test_a_restored_image_is_found_in_whatever_precision_it_was_made(tmp_path, precision):
+    (run,) = [
+        run
+        for run in experiments.plan("paper", ["tomography"])
+        if run.method == "deepred" and run.seed == 0
+    ]
+    folder = tmp_path / "paper" / "images"
+    folder.mkdir(parents=True)
+    (folder.parent / "runs.csv").touch()
+    truth = run.truth()
+    images.write(folder / f"{run.key(truth, precision)}.png", images.Picture(truth))
+    p = notebook.Parameters(results=str(tmp_path))
+    found = notebook.pictures(p, "tomography", "30 views", "shepp-logan", ("fast",))
+    told = {title.partition("\n")[0].partition(" ")[0]: title for title in found}
+    assert told["DeepRED"].endswith("dB") and told["DIP"].endswith("missing")
