@@ -78,10 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--patience", type=_whole, metavar="N", help=text)
     add("--seed", type=_natural, default=0, metavar="N")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    text = (
-        "of the network's products; auto is tf32 on a GPU, on a CPU float32 (bf16 if it has that, "
-    )
-    text += "for wide networks)"
+    text = "of the network's products; auto: on a GPU tf32, on a CPU bf16 if wide, else float32"
     add("--precision", choices=("auto", "float32", "tf32", "bf16"), default="auto", help=text)
     add.__self__.set_defaults(command=_restore)
 
@@ -309,9 +306,11 @@ def _run(options) -> int:
     store = Store(options.store)
     runs = experiments.plan(options.profile, options.only, tuple(options.seeds))
     if not runs:
+        other = (
+            "use --profile paper" if options.profile != "paper" else "deepred reproduce draws it"
+        )
         raise InputError(
-            f"profile {options.profile} has no runs of {', '.join(options.only)}: use "
-            "--profile paper, which has all"
+            f"profile {options.profile} has no runs of {', '.join(options.only)}: {other}"
         )
     runs = [run for run in runs if set(options.match) <= set(run.title.split())]
     if not runs:

@@ -21,16 +21,15 @@ from .restoration import Problem, Result, restore_all
 from .runs import DIRECT, METRICS, Run
 from .solver import State
 from .store import Store, provenance
-from .studies import PRECISIONS, STOPPING
+from .studies import STOPPING
 
 TV_WEIGHT = 3e-5  # of tomography's baseline, the best of 1e-5, 3e-5, 1e-4 on the phantom
 
 
 def find(run: Run, store: Store) -> dict | None:
     """A run's record, of whatever precision where the run names none; None if it is not there."""
-    truth = run.truth()
-    keys = dict.fromkeys(run.key(truth, precision) for precision in PRECISIONS)
-    return next((record for key in keys if (record := store.get(key)) is not None), None)
+    found = (store.get(key) for key in run.keys(run.truth()))
+    return next((record for record in found if record is not None), None)
 
 
 def execute(

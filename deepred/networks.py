@@ -146,7 +146,7 @@ class SkipNetwork(nn.Module):
         inputs, outputs = whole("network inputs", inputs), whole("network outputs", outputs)
         channels, scales = whole("network channels", channels), whole("network scales", scales)
         skip = whole("network skip", skip, 0)
-        self.input_shape = (1, inputs, *(padded(side, scales) for side in size))
+        self.input_shape = (1, inputs, *(padded(side, scales) for side in self.size))
         body: nn.Module | None = None
         for level in reversed(range(scales)):
             body = _Scale(inputs if level == 0 else channels, channels, skip, body)

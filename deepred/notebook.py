@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -9,13 +10,13 @@ from pathlib import Path
 
 import torch
 from IPython.display import Image, Markdown, display
+from PIL import Image as pillow
 from torch import Tensor
 
 from . import bench, datasets, experiments, plots, tables
 from .errors import InputError
 from .images import read
 from .runs import TASKS
-from .studies import PRECISIONS
 
 COMMITTED = "../data/results"  # seen from the notebooks, wherever they are run
 MISSING = "missing"  # in the title of a restored image that is not here
@@ -96,8 +97,7 @@ def pictures(
         if run.method in experiments.DIRECT:
             continue
         name = tables.title(run.method, run.settings.denoiser)
-        folder = p.stored("paper") / "images"  # of whatever precision the machine had
-        paths = [folder / f"{run.key(truth, precision)}.png" for precision in PRECISIONS]
+        paths = (p.stored("paper") / "images" / f"{key}.png" for key in run.keys(truth))
         path = next((path for path in paths if path.exists()), None)
         if path is not None:
             image = read(path).image
@@ -127,13 +127,22 @@ def show(p: Parameters, name: str, rows: Sequence[dict[str, Tensor]], inset) -> 
     if there:
         return None  # the figures show themselves
     for path in committed:
-        display(Image(path, width=900))
+        display(_compact(path))
         if p.figures and not (Path(p.figures) / path.name).exists():
             Path(p.figures).mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, Path(p.figures) / path.name)
     if committed:
         return None
     return Markdown("*missing: has not been run at full size*")
+
+
+def _compact(path: Path, width: int = 900) -> Image:
+    """A figure for a notebook, which holds it as text: of whole photographs a JPEG of high quality
+    is half the PNG, of which several make megabytes. The PNG itself is in figures/."""
+    buffer = io.BytesIO()
+    with pillow.open(path) as figure:
+        figure.convert("RGB").save(buffer, "JPEG", quality=92, subsampling=0)
+    return Image(buffer.getvalue(), width=width)
 
 
 def parameters(variables: Mapping[str, object]) -> Parameters:

@@ -249,35 +249,20 @@ def _step(lane: Callable, steps: Iterator[None]) -> bool:
 class _Job:
     """A problem being solved: checked, completed with what it leaves open, and its runs."""
 
-    _latest: nn.Module | None = None  # what problem.network has made last
-
     def __init__(self, problem: Problem, adapted_denoiser=denoisers.adapted) -> None:
-        y, settings, method = problem.y, problem.settings, problem.method
-        if method not in METHODS:
-            raise InputError(f"unknown method {method!r}; known are {', '.join(METHODS)}")
-        if settings is not None and not isinstance(settings, Settings):
-            raise InputError(
-                f"settings must be Settings, such as preset('fast'), got {type(settings).__name__}"
-            )
+        _check_kinds(problem)
+        self._latest: nn.Module | None = None  # what problem.network has made last
+        settings, method, likelihood = problem.settings, problem.method, problem.likelihood
         self.H = H = adapted(problem.H)
-        y = check_measurement(y, H)
+        y = check_measurement(problem.y, H)
         ours = isinstance(H, Identity | Blur | Framed | Downsample | Inpaint)
-        if ours and problem.likelihood is None and not -5 < y.min() <= y.max() < 10:
+        if ours and likelihood is None and not -5 < y.min() <= y.max() < 10:
             raise InputError(
                 f"y must be about in [0, 1], got values from {y.min():.3g} to {y.max():.3g}: "
                 "divide it by the largest possible value (255)"
             )
-        sigma = problem.sigma
-        if sigma is not None:
-            sigma = real(problem.sigma)
-            if not 0 < sigma < 1:
-                raise InputError(
-                    f"sigma must be in (0, 1), image units, got {problem.sigma!r}: 25 is 25 / 255"
-                )
-        seed = whole("seed", problem.seed, 0)  # an int: numpy's would overflow
-        if seed >= 2**40:
-            raise InputError(f"seed must be below 2**40, got {seed}")
-        problem = replace(problem, y=y, seed=seed)
+        sigma = None if problem.sigma is None else real(problem.sigma)
+        problem = replace(problem, y=y, seed=whole("seed", problem.seed, 0))  # numpy's overflow
         if problem.shape is None and y.ndim != 4:
             raise InputError(
                 f"y must be (1, C, H, W), got {tuple(y.shape)}; for a measurement that is no image "
@@ -291,32 +276,13 @@ class _Job:
         if not isinstance(shape, (tuple, list)) or len(shape) != 3:
             raise InputError(f"shape must be (C, H, W), the image's, got {shape!r}")
         self.shape = tuple(whole("a number of shape", side) for side in shape)
-        if problem.network is not None and not callable(problem.network):
-            raise InputError(
-                "network must make a torch module when it is called, such as lambda: MyNetwork(); "
-                f"got {problem.network!r}"
-            )
-        likelihood = problem.likelihood
-        if likelihood is not None and (isinstance(likelihood, type) or not callable(likelihood)):
-            raise InputError(
-                f"likelihood must be a callable (Hx, y) -> terms, such as Poisson(10), got "
-                f"{likelihood!r}"
-            )
-        if likelihood is not None and method == "red":
-            raise InputError("method 'red' is for Gaussian noise: it takes no likelihood")
-        if problem.callback is not None and not callable(problem.callback):
-            raise InputError(f"callback must be a callable, got {problem.callback!r}")
-        if problem.stop is not None and method == "red":
-            raise InputError("method 'red' has no network that learns the noise: it takes no stop")
-        if problem.stop is not None and not isinstance(_made(problem.stop), Rule):
-            raise InputError(
-                "stop must make a rule of deepred.stopping when called, such as WindowedVariance "
-                f"or lambda: Discrepancy(sigma); got {problem.stop!r}"
-            )
         if method == "red" and not hasattr(H, "adjoint"):
             raise InputError("method 'red' needs an H with an adjoint: H.adjoint(y)")
         if settings is not None:
-            if settings.x_start != "zeros" and self.shape != tuple(y.shape[1:]) and method != "red":
+            begins_at_y = settings.x_start == "denoised" or (
+                settings.x_start == "measurement" and method != "red"
+            )
+            if begins_at_y and self.shape != tuple(y.shape[1:]):
                 raise InputError(
                     f"x_start={settings.x_start!r} needs y of the image's shape {self.shape}, y "
                     f"has {tuple(y.shape[1:])}: use preset('fast', {task_of(H)!r}), say, or "
@@ -351,11 +317,6 @@ class _Job:
         self.denoiser_name = name if isinstance(name, str | None) else self.denoise
         if method == "red" and self.denoise is None:
             raise InputError("method 'red' needs a denoiser")
-        if method == "red" and settings.x_start == "denoised":
-            if sigma is None:
-                raise InputError("x_start='denoised' needs the noise level: give sigma")
-            if self.shape != tuple(y.shape[1:]):
-                raise InputError("x_start='denoised' needs y of the image's shape: use 'zeros'")
         self.runs = 1 if method == "red" else settings.runs
 
     @property
@@ -560,16 +521,48 @@ def untrained(shape: tuple[int, int, int], settings: Settings) -> nn.Module:
     )
 
 
-def _made(make: object) -> object:
-    """What it makes when called without arguments, None if it cannot be called so.
+def _check_kinds(problem: Problem) -> None:
+    """Refuse arguments that are not what they are to be, each by itself."""
+    p, red_alone = problem, problem.method == "red"
+    if p.method not in METHODS:
+        raise InputError(f"unknown method {p.method!r}; known are {', '.join(METHODS)}")
+    if p.settings is not None and not isinstance(p.settings, Settings):
+        raise InputError(
+            f"settings must be Settings, such as preset('fast'), got {type(p.settings).__name__}"
+        )
+    if p.sigma is not None and not 0 < real(p.sigma) < 1:
+        raise InputError(f"sigma must be in (0, 1), image units, got {p.sigma!r}: 25 is 25 / 255")
+    if whole("seed", p.seed, 0) >= 2**40:
+        raise InputError(f"seed must be below 2**40, got {p.seed}")
+    if p.network is not None and not callable(p.network):
+        raise InputError(
+            "network must make a torch module when it is called, such as lambda: MyNetwork(); got "
+            f"{p.network!r}"
+        )
+    if p.callback is not None and not callable(p.callback):
+        raise InputError(f"callback must be a callable, got {p.callback!r}")
+    if p.likelihood is not None and (isinstance(p.likelihood, type) or not callable(p.likelihood)):
+        raise InputError(
+            "likelihood must be a callable (Hx, y) -> terms, such as Poisson(10), got "
+            f"{p.likelihood!r}"
+        )
+    if p.likelihood is not None and red_alone:
+        raise InputError("method 'red' is for Gaussian noise: it takes no likelihood")
+    if p.stop is not None and red_alone:
+        raise InputError("method 'red' has no network that learns the noise: it takes no stop")
+    if p.stop is not None and not isinstance(_made(p.stop), Rule):
+        raise InputError(
+            "stop must make a rule of deepred.stopping when called, such as WindowedVariance or "
+            f"lambda: Discrepancy(sigma); got {p.stop!r}"
+        )
 
-    The global random state is left as it was.
-    """
-    with torch.random.fork_rng(devices=[]):
-        try:
-            return make()
-        except TypeError:
-            return None
+
+def _made(make: object) -> object:
+    """What it makes when called without arguments, None if it cannot be called so."""
+    try:
+        return make()
+    except TypeError:
+        return None
 
 
 def check_measurement(y: Tensor, H: Callable[[Tensor], Tensor]) -> Tensor:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from . import datasets, likelihoods, metrics, resize
-from .engine import Engine, pick
+from .engine import PRECISIONS, Engine, pick
 from .errors import InputError
 from .operators import Blur, Downsample, Identity, Inpaint, degrade
 from .radon import Radon
@@ -178,6 +178,10 @@ class Run:
         digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
         digest.update(truth.contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
+
+    def keys(self, truth: Tensor) -> list[str]:
+        """The keys that its result may have: of every precision where the run names none."""
+        return list(dict.fromkeys(self.key(truth, precision) for precision in PRECISIONS[1:]))
 
     @property
     def iterations(self) -> int:

@@ -125,9 +125,7 @@ class ADMM:
             raise InputError(
                 "settings.precondition is for the L2 term: set it to 0 with a likelihood"
             )
-        hole = holes(H)
-        self.y = y if hole is None else seen(y, H)
-        self.H, self.network, self.denoiser = H, network, denoiser
+        self.y, self.H, self.network, self.denoiser = seen(y, H), H, network, denoiser
         self.settings, self.seed, self.executor = settings, seed, executor
         self._sigma = sigma
         self.k = self.draws = self.rollbacks = 0
@@ -155,6 +153,7 @@ class ADMM:
         self.lam = y.new_tensor(settings.lam)
         self.mu = y.new_tensor(settings.mu)
         # The noise's mean square over all of y, of which an Inpaint leaves some without any.
+        hole = holes(H)
         self._seen, self._mask = (1.0, 1.0) if hole is None else (hole.seen, hole.mask(y))
         self.noise = y.new_tensor((sigma or 0.0) ** 2) * self._seen
         known = settings.growth and self._deviation is None

@@ -146,3 +146,10 @@ def test_a_restored_image_is_found_in_whatever_precision_it_was_made(tmp_path, p
     found = notebook.pictures(p, "tomography", "30 views", "shepp-logan", ("fast",))
     told = {title.partition("\n")[0].partition(" ")[0]: title for title in found}
     assert told["DeepRED"].endswith("dB") and told["DIP"].endswith("missing")
+
+
+def test_no_committed_file_is_of_many_megabytes():
+    """Whoever clones has all of them at once, and GitHub draws no large notebook."""
+    root = FOLDER.parent
+    files = [f for part in ("notebooks", "figures", "data") for f in (root / part).rglob("*.*")]
+    assert [f"{f.name}: {f.stat().st_size}" for f in files if f.stat().st_size > 3_000_000] == []
