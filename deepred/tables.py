@@ -48,8 +48,8 @@ def markdown(table: pd.DataFrame, missing: str = "missing") -> str:
 
 
 def titled(table: pd.DataFrame) -> pd.DataFrame:
-    """A table of columns of runs.csv with titles and units for them."""
-    return table.rename(columns=_TITLES)
+    """A table of columns of runs.csv as a reader wants it: titles with units, names of methods."""
+    return table.replace({"method": NAMES}).rename(columns=_TITLES)
 
 
 def save(table: pd.DataFrame, folder: str | Path, name: str) -> None:
