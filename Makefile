@@ -34,4 +34,4 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) executed store tables results
+	rm -rf $(VENV) executed store tables results report.html
