@@ -22,6 +22,7 @@ from skimage import restoration
 from torch import Tensor, nn
 
 from .bm3d_torch import bm3d_torch
+from .compute import native
 from .errors import InputError, at_least
 
 NAMES = ("nlm", "bm3d", "tv", "wavelet", "bilateral", "median")
@@ -93,6 +94,8 @@ def nlm(x: Tensor, sigma: float, *, patch: int = 5, distance: int = 6, h: float 
     sigma = _check(x, sigma)
     if x.is_cuda:
         return nlm_torch(x, sigma, patch=patch, distance=distance, h=h)
+    if patch == 5 and sigma > 0 and x.dtype == torch.float32 and native.library() is not None:
+        return native.nlm(x, sigma, distance, h)
     return _each(
         x,
         lambda channel: restoration.denoise_nl_means(

@@ -21,8 +21,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from .compute import native
 from .errors import InputError
-from .solver import ADMM, result_of
+from .solver import ADMM, Noise, result_of
 
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "float32", "tf32", "bf16")
@@ -36,7 +37,8 @@ class Engine:
     GPUs) or bf16 (7 bits, autocast). Sums, batch statistics, theta, the images and Adam stay in
     the measurement's precision always. `compiled` has torch.compile fuse the network's operations,
     `graphs` records the iteration as CUDA graphs, `batch` is how many solvers take turns (each on
-    a stream of its own on a GPU), `threads` is for the CPU, where 0 leaves torch's number.
+    a stream of its own on a GPU), `threads` is for the CPU, where 0 leaves torch's number. `native`
+    takes the kernels of `compute.native` on a CPU, for networks that they can compute.
     """
 
     device: str = "cpu"
@@ -47,10 +49,11 @@ class Engine:
     strict: bool = False
     batch: int = 1
     threads: int = 0
+    native: bool = False
 
     def __str__(self) -> str:
         extra = [f"{self.threads} thread{'s' * (self.threads > 1)}"] if self.threads else []
-        for name in ("channels_last", "compiled", "graphs", "strict"):
+        for name in ("native", "channels_last", "compiled", "graphs", "strict"):
             extra += [name.replace("_", " ")] * getattr(self, name)
         extra += [f"{self.batch} at once"] * (self.batch > 1)
         return ", ".join([self.device, self.precision, *extra])
@@ -92,6 +95,8 @@ class Engine:
 
     def prepare(self, network: nn.Module, z: Tensor) -> tuple[nn.Module, Tensor]:
         """The network and its input as this engine wants them."""
+        if self.native and native.takes(network, z):
+            return native.Hourglass(network), z.contiguous(memory_format=torch.channels_last)
         if self.channels_last and z.ndim == 4:
             network = network.to(memory_format=torch.channels_last)
             z = z.contiguous(memory_format=torch.channels_last)
@@ -102,6 +107,11 @@ class Engine:
         if self.compiled:
             network.compile(dynamic=False)
         return (Mixed(network) if self.precision == "bf16" else network), z
+
+    @property
+    def noise(self) -> Noise | None:
+        """What adds the noise to z, for `ADMM`."""
+        return native.perturbed if self.native else None
 
     @property
     def solver(self) -> type[ADMM]:
@@ -156,7 +166,8 @@ def pick(
         narrow = work is None or work <= NARROW
         if precision == "auto":
             precision = "bf16" if has_bf16() and not narrow else "float32"
-        how = Engine("cpu", precision, threads=1 if work and narrow else 0)
+        kernels = precision == "float32" and not compiled and native.library() is not None
+        how = Engine("cpu", precision, threads=1 if work and narrow else 0, native=kernels)
     else:
         precision = "tf32" if precision == "auto" else precision
         how = Engine("cuda", precision, channels_last=precision != "float32")

@@ -8,6 +8,7 @@ The hourglass is written from the description in Ulyanov, Vedaldi and Lempitsky,
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -85,7 +86,9 @@ def _normalised(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> 
 class _Scale(nn.Module):
     """One level of the hourglass: halve, recurse into the next level, double, merge the skip."""
 
-    def __init__(self, inputs: int, channels: int, skip: int, deeper: nn.Module | None) -> None:
+    def __init__(
+        self, inputs: int, channels: int, skip: int, deeper: nn.Module | None, low: int
+    ) -> None:  # low: channels of what is doubled
         super().__init__()
         self.skip = nn.Sequential(*_normalised(inputs, skip, kernel=1)) if skip else None
         self.down = nn.Sequential(
@@ -94,8 +97,8 @@ class _Scale(nn.Module):
         self.deeper = deeper
         self.upsample = Double()
         self.up = nn.Sequential(
-            nn.BatchNorm2d(skip + channels, track_running_stats=False),
-            *_normalised(skip + channels, channels),
+            nn.BatchNorm2d(skip + low, track_running_stats=False),
+            *_normalised(skip + low, channels),
             *_normalised(channels, channels, kernel=1),
         )
 
@@ -119,7 +122,7 @@ class SkipNetwork(nn.Module):
     Parameters
     ----------
     inputs, outputs : channels of z and of the image.
-    channels : width of every scale; 16 to 64 follow the curve of 128 at a fraction of its cost.
+    channels : width of every scale, or one for each from the finest to the coarsest.
     scales : number of times the resolution is halved.
     skip : channels of each skip connection, 0 for none.
     size : (height, width) of the image. Inside, z is larger: a multiple of ``2**scales``, at least
@@ -137,21 +140,25 @@ class SkipNetwork(nn.Module):
         *,
         inputs: int = 32,
         outputs: int = 3,
-        channels: int = 128,
+        channels: int | Sequence[int] = 128,
         scales: int = 5,
         skip: int = 4,
     ) -> None:
         super().__init__()
         self.size = whole("network height", size[0]), whole("network width", size[1])
         inputs, outputs = whole("network inputs", inputs), whole("network outputs", outputs)
-        channels, scales = whole("network channels", channels), whole("network scales", scales)
-        skip = whole("network skip", skip, 0)
+        scales, skip = whole("network scales", scales), whole("network skip", skip, 0)
+        widths = channels if isinstance(channels, Sequence) else [channels] * scales
+        if len(widths) != scales:
+            raise InputError(f"network channels: {scales} scales need as many, got {len(widths)}")
+        self.channels = tuple(whole("network channels", width) for width in widths)
+        self.outputs, self.skip = outputs, skip
         self.input_shape = (1, inputs, *(padded(side, scales) for side in self.size))
-        body: nn.Module | None = None
-        for level in reversed(range(scales)):
-            body = _Scale(inputs if level == 0 else channels, channels, skip, body)
+        body, low = None, self.channels[-1]
+        for above, width in zip((inputs, *self.channels)[-2::-1], self.channels[::-1]):
+            body, low = _Scale(above, width, skip, body, low), width
         self.body = body
-        self.head = nn.Sequential(Convolution(channels, outputs, kernel=1), nn.Sigmoid())
+        self.head = nn.Sequential(Convolution(low, outputs, kernel=1), nn.Sigmoid())
 
     def forward(self, z: Tensor) -> Tensor:  # (1, inputs, padded h, padded w) -> (1, outputs, h, w)
         height, width = self.size

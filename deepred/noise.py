@@ -32,6 +32,12 @@ def noise_level(y: Tensor) -> float:
     return float(sigma)
 
 
+def perturbed(z: Tensor, scale: float, generator: torch.Generator) -> Tensor:
+    """z + scale n, n standard normal from `generator`: the fresh noise on the network's input."""
+    n = torch.randn(z.shape, generator=generator, device=z.device, dtype=z.dtype)
+    return z + scale * n
+
+
 def clipped_variance(sigma: float, like: Tensor, points: int = 1025) -> Callable[[Tensor], Tensor]:
     """The variance of clip(x + sigma n, 0, 1), n standard normal, as a function of its mean.
 

@@ -384,6 +384,7 @@ class _Job:
             solver = self.engine.solver(
                 self.y, self.H, net, z, self.denoise, self.settings,
                 sigma=self.sigma, seed=seed, executor=executor, likelihood=p.likelihood,
+                noise=self.engine.noise,
             )  # fmt: skip
             rule, stopped, latest = p.stop and p.stop(), False, None
             if r in self.good:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from . import red
 from .errors import DivergedError, InputError
-from .noise import clipped_variance
+from .noise import clipped_variance, perturbed
 from .operators import holes, seen
 from .settings import Settings
 
@@ -31,6 +31,7 @@ VERSION = 1  # goes up when a change makes the same settings give another result
 
 Denoiser = Callable[[Tensor, float], Tensor]
 Likelihood = Callable[[Tensor, Tensor], Tensor]
+Noise = Callable[[Tensor, float, torch.Generator], Tensor]
 
 LOST = 1e3  # no image or multiplier is as large: steepest descent with too large a c
 
@@ -84,6 +85,8 @@ class ADMM:
         the squares if None. See `deepred.likelihoods`. Where it tells `deviation(Hx)` the
         controller takes the noise level from there, not from `sigma`, and `settings.clipped` has no
         part: these models do not clip.
+    noise : makes z + scale N(0, 1) of (z, scale, generator), from the generator's seed alone;
+        torch's random numbers if None.
 
     Raises
     ------
@@ -108,6 +111,7 @@ class ADMM:
         seed: int = 0,
         executor: Executor | None = None,
         likelihood: Likelihood | None = None,
+        noise: Noise | None = None,
     ) -> None:
         self.likelihood, self._deviation = likelihood, getattr(likelihood, "deviation", None)
         if settings.growth and (sigma is None or sigma <= 0) and self._deviation is None:
@@ -131,6 +135,7 @@ class ADMM:
         self.k = self.draws = self.rollbacks = 0
         self._whiten = H.whitener(settings.precondition) if settings.precondition else None
         self._z, self._generator = z, torch.Generator(z.device)
+        self._perturbed = noise or perturbed
         parameters = [p for p in network.parameters() if p.requires_grad]
         if not parameters:
             raise InputError("the network has no parameters to fit")
@@ -248,9 +253,7 @@ class ADMM:
     def _evaluate(self) -> None:
         s, z = self.settings, self._z
         if s.input_noise:
-            z = z + s.input_noise * torch.randn(
-                z.shape, generator=self._generator, device=z.device, dtype=z.dtype
-            )
+            z = self._perturbed(z, s.input_noise, self._generator)
         self.output = self.network(z)
         measured = self.H(self.output)
         self._check(measured)

@@ -1,0 +1,577 @@
+// DIP's hourglass (networks.SkipNetwork) on a CPU: forward and backward pass in one sweep each.
+//
+// Maps lie channels-last, (height, width, channels), and each is written once: a convolution reads
+// its input row by row, applying the normalisation and LeakyReLU that came before it on the way,
+// and the statistics of what it writes are taken while the row is in the cache. Reflection is a
+// matter of which row and pixel is read. The skip and the doubled map are never put together:
+// `Cat` makes a row of both when one is asked for. No gradient is made for z, nor for a bias before
+// a normalisation, which takes it out again.
+//
+// Rows are shared among threads in chunks that depend on the height alone, and sums are added up in
+// the order of the chunks: the result is the same to the bit with any number of threads.
+#include "common.h"
+
+namespace {
+
+// out[x][c] = sum_r sum_j in[r][x * IS + j] w[r][j][c], for P pixels and N vectors of L channels.
+// Three pixels share a pointer, so that an x86 addresses them with one index register.
+template <class T, int L, int N, int P>
+INLINE void tile(const T* const* in, int R, int J, long IS, const T* w, T* out, long OS) {
+    using V = Vec<T, L>;
+    constexpr int G = (P + 2) / 3;
+    V acc[P][N];
+    UNROLL for (int p = 0; p < P; p++) UNROLL for (int n = 0; n < N; n++) acc[p][n] = V{};
+    for (int r = 0; r < R; r++) {
+        const T* a[G];
+        UNROLL for (int g = 0; g < G; g++) a[g] = in[r] + 3 * g * IS;
+        for (int j = 0; j < J; j++, w += N * L) {
+            V wv[N];
+            UNROLL for (int n = 0; n < N; n++) wv[n] = load<T, L>(w + n * L);
+            UNROLL for (int p = 0; p < P; p++) UNROLL for (int n = 0; n < N; n++)
+                acc[p][n] += a[p / 3][j + p % 3 * IS] * wv[n];
+        }
+    }
+    UNROLL for (int p = 0; p < P; p++) UNROLL for (int n = 0; n < N; n++)
+        store<T, L>(out + p * OS + n * L, acc[p][n]);
+}
+
+// A row of n pixels, CO channels: blocks of channels as wide as there are, w packed block by block.
+template <class T, int L, int N>
+INLINE void block(const T* const* in, int R, int J, long IS, const T* w, T* out, long OS, int n) {
+    constexpr int P = N == 1 ? 12 : (REGISTERS - 4) / N > 12 ? 12 : (REGISTERS - 4) / N;
+    int x = 0;
+    const T* at[3];
+    auto from = [&](int x) { for (int r = 0; r < R; r++) at[r] = in[r] + x * IS; return at; };
+    for (; x + P <= n; x += P) tile<T, L, N, P>(from(x), R, J, IS, w, out + x * OS, OS);
+    for (; x + 4 <= n; x += 4) tile<T, L, N, 4>(from(x), R, J, IS, w, out + x * OS, OS);
+    for (; x < n; x++) tile<T, L, N, 1>(from(x), R, J, IS, w, out + x * OS, OS);
+}
+template <class T>
+void row_conv(const T* const* in, int R, int J, long IS, const T* w, T* out, long OS, int CO, int n) {
+    wide_blocks<T>(CO, [&](auto lanes, auto vectors, int c) {
+        constexpr int L = lanes(), N = vectors();
+        block<T, L, N>(in, R, J, IS, w + (size_t)c * R * J, out + c, OS, n);
+    });
+}
+// The weights of such a row, where value(r, j, c) tells them.
+template <class T, class F> void pack(std::vector<T>& w, int R, int J, int CO, F value) {
+    w.resize((size_t)R * J * CO);
+    T* at = w.data();
+    wide_blocks<T>(CO, [&](auto lanes, auto vectors, int c) {
+        for (int r = 0; r < R; r++) for (int j = 0; j < J; j++)
+            for (int i = 0; i < lanes() * vectors(); i++) *at++ = value(r, j, c + i);
+    });
+}
+
+// dw[j][c] += sum_x in[x * IS + j] d[x][c], for K values of j and N vectors of L channels.
+template <class T, int L, int N, int K>
+INLINE void outer(const T* in, long IS, const T* d, long DS, int n, T* dw, long WS) {
+    using V = Vec<T, L>;
+    V acc[K][N];
+    UNROLL for (int k = 0; k < K; k++) UNROLL for (int m = 0; m < N; m++) acc[k][m] = V{};
+    for (int x = 0; x < n; x++, in += IS, d += DS) {
+        V dv[N];
+        UNROLL for (int m = 0; m < N; m++) dv[m] = load<T, L>(d + m * L);
+        UNROLL for (int k = 0; k < K; k++) UNROLL for (int m = 0; m < N; m++)
+            acc[k][m] += in[k] * dv[m];
+    }
+    UNROLL for (int k = 0; k < K; k++) UNROLL for (int m = 0; m < N; m++)
+        store<T, L>(dw + k * WS + m * L, load<T, L>(dw + k * WS + m * L) + acc[k][m]);
+}
+template <class T>
+void row_outer(const T* in, int J, long IS, const T* d, int CO, int n, T* dw) {
+    for (int x = 0; x < n; x += 64) {  // as much of both as the nearest cache holds
+        int m = std::min(64, n - x);
+        wide_blocks<T>(CO, [&](auto lanes, auto vectors, int c) {
+            constexpr int L = lanes(), N = vectors(), K = (REGISTERS - 4) / N > 12 ? 12 : (REGISTERS - 4) / N;
+            const T *i = in + x * IS, *e = d + (size_t)x * CO + c;
+            int j = 0;
+            for (; j + K <= J; j += K) outer<T, L, N, K>(i + j, IS, e, CO, m, dw + (size_t)j * CO + c, CO);
+            for (; j + 4 <= J; j += 4) outer<T, L, N, 4>(i + j, IS, e, CO, m, dw + (size_t)j * CO + c, CO);
+            for (; j < J; j++) outer<T, L, N, 1>(i + j, IS, e, CO, m, dw + (size_t)j * CO + c, CO);
+        });
+    }
+}
+
+// A convolution's result y, followed by normalisation and, but for `Cat`, LeakyReLU; its gradient g.
+template <class T> struct Map {
+    int H = 0, W = 0, C = 0;
+    Buffer<T> y, g;
+    std::vector<T> a, b;     // normalised: a y + b
+    std::vector<T> A, B, D;  // the gradient of y: A g + B y + D, where g is that of a y + b
+    std::vector<T> mean, istd, rows;  // rows: two sums of each row and channel
+    const T *gamma = nullptr, *beta = nullptr;
+    T *dgamma = nullptr, *dbeta = nullptr;
+
+    void shape(int h, int w, int c, bool keeps_y = true) {
+        H = h; W = w; C = c;
+        if (keeps_y) y.resize((size_t)h * w * c);
+        g.resize((size_t)h * w * c);
+        for (auto v : {&a, &b, &A, &B, &D, &mean, &istd}) v->assign(c, 0);
+        rows.assign((size_t)2 * h * c, 0);
+    }
+    T* at(int r) { return y.data() + (size_t)r * W * C; }
+    T* grad(int r) { return g.data() + (size_t)r * W * C; }
+
+    void statistics(int r, const T* row) {  // mean and squared deviations of a row just made
+        T* s = &rows[(size_t)2 * r * C];
+        blocks<T>(C, [&](auto lanes, int c) {
+            constexpr int L = lanes();
+            using V = Vec<T, L>;
+            V sum{}, more{}, square{}, squares{};
+            const int even = W & ~1;
+            for (int x = 0; x < even; x += 2) sum += load<T, L>(row + x * C + c), more += load<T, L>(row + (x + 1) * C + c);
+            if (W & 1) sum += load<T, L>(row + even * C + c);
+            V m = (sum + more) * (T(1) / W);
+            for (int x = 0; x < even; x += 2) {
+                V d = load<T, L>(row + x * C + c) - m, e = load<T, L>(row + (x + 1) * C + c) - m;
+                square += d * d; squares += e * e;
+            }
+            if (W & 1) { V d = load<T, L>(row + even * C + c) - m; square += d * d; }
+            store<T, L>(s + c, m); store<T, L>(s + C + c, square + squares);
+        });
+    }
+    void normalise() {  // Chan, Golub and LeVeque (1979): rows joined one after the other
+        for (int c = 0; c < C; c++) {
+            double n = 0, m = 0, squares = 0;
+            for (int r = 0; r < H; r++) {
+                double d = rows[(size_t)2 * r * C + c] - m, t = n + W;
+                m += d * W / t; squares += rows[(size_t)(2 * r + 1) * C + c] + d * d * n * W / t; n = t;
+            }
+            double s = 1 / std::sqrt(squares / n + 1e-5);
+            mean[c] = m; istd[c] = s; a[c] = gamma[c] * s; b[c] = beta[c] - m * gamma[c] * s;
+        }
+    }
+    void normalise_backward() {
+        double n = (double)H * W;
+        for (int c = 0; c < C; c++) {
+            double s1 = 0, s2 = 0;
+            for (int r = 0; r < H; r++) s1 += rows[(size_t)2 * r * C + c], s2 += rows[(size_t)(2 * r + 1) * C + c];
+            dbeta[c] = s1; dgamma[c] = s2;
+            double k = (double)gamma[c] * istd[c], q = k * istd[c] * s2 / n;
+            A[c] = k; B[c] = -q; D[c] = q * mean[c] - k * s1 / n;
+        }
+    }
+    template <bool LEAKY> void activate(int r, T* out, const T* row = nullptr) {
+        if (!row) row = at(r);
+        blocks<T>(C, [&](auto lanes, int c) {
+            constexpr int L = lanes();
+            auto p = load<T, L>(&a[c]), q = load<T, L>(&b[c]);
+            for (int x = 0; x < W; x++) {
+                auto t = p * load<T, L>(row + x * C + c) + q;
+                if (LEAKY) t = leaky<T>(t);
+                store<T, L>(out + x * C + c, t);
+            }
+        });
+    }
+    void gradient_row(int r, T* out, const T* row = nullptr) {  // of y
+        if (!row) row = at(r);
+        const T* e = grad(r);
+        blocks<T>(C, [&](auto lanes, int c) {
+            constexpr int L = lanes();
+            auto p = load<T, L>(&A[c]), q = load<T, L>(&B[c]), o = load<T, L>(&D[c]);
+            for (int x = 0; x < W; x++)
+                store<T, L>(out + x * C + c, p * load<T, L>(e + x * C + c) + (q * load<T, L>(row + x * C + c) + o));
+        });
+    }
+    // Keep a row of the gradient of what follows: added to what is there, through LeakyReLU, and
+    // with the two sums that the normalisation needs.
+    template <bool ADD, bool LEAKY, bool SUM> void keep(int r, const T* G, const T* row = nullptr) {
+        if (!row) row = at(r);
+        T *e = grad(r), *s = &rows[(size_t)2 * r * C];
+        blocks<T>(C, [&](auto lanes, int c) {
+            constexpr int L = lanes();
+            using V = Vec<T, L>;
+            V p = load<T, L>(&a[c]), q = load<T, L>(&b[c]), m = load<T, L>(&mean[c]), s1{}, s2{};
+            for (int x = 0; x < W; x++) {
+                V d = load<T, L>(G + x * C + c);
+                if (ADD) d += load<T, L>(e + x * C + c);
+                if (LEAKY || SUM) {
+                    V y = load<T, L>(row + x * C + c);
+                    if (LEAKY) d = p * y + q > T(0) ? d : d * T(SLOPE);
+                    if (SUM) s1 += d, s2 += d * (y - m);
+                }
+                store<T, L>(e + x * C + c, d);
+            }
+            if (SUM) store<T, L>(s + c, s1), store<T, L>(s + C + c, s2 * load<T, L>(&istd[c]));
+        });
+    }
+};
+
+// What a convolution reads: a row at a time, of CI channels.
+template <class T> struct Source {
+    int H, W, C;
+    virtual void row(int r, T* out, T* scratch) = 0;  // out: (W, C)
+};
+template <class T> struct Input : Source<T> {  // z as it is
+    const T* z;
+    void row(int r, T* out, T*) override { std::memcpy(out, z + (size_t)r * this->W * this->C, sizeof(T) * this->W * this->C); }
+};
+template <class T> struct Active : Source<T> {
+    Map<T>* m;
+    void of(Map<T>& map) { m = &map; this->H = map.H; this->W = map.W; this->C = map.C; }
+    void row(int r, T* out, T*) override { m->template activate<true>(r, out); }
+};
+// The skip's channels, then the map below doubled (bilinear, align_corners=False); normalised.
+template <class T> struct Cat : Source<T> {
+    Map<T> *skip, *low, norm;
+    void of(Map<T>& s, Map<T>& l) {
+        skip = &s; low = &l; this->H = 2 * l.H; this->W = 2 * l.W; this->C = s.C + l.C;
+        norm.shape(this->H, this->W, this->C, false);
+    }
+    void plain(int r, T* out, T* scratch) {  // before the normalisation; scratch: 2 rows of low, 1 of skip
+        const int C = this->C, S = skip->C, K = low->C, w = low->W;
+        T *near = scratch, *far = near + (size_t)w * K, *s = far + (size_t)w * K;
+        low->template activate<true>(r / 2, near);
+        low->template activate<true>(std::clamp(r / 2 + (r & 1 ? 1 : -1), 0, low->H - 1), far);
+        for (long i = 0; i < (long)w * K; i++) near[i] = T(.75) * near[i] + T(.25) * far[i];
+        blocks<T>(K, [&](auto lanes, int c) {
+            constexpr int L = lanes();
+            auto before = load<T, L>(near + c), here = before;
+            T* o = out + S + c;
+            for (int x = 0; x < w; x++, o += 2 * C) {
+                auto after = load<T, L>(near + std::min(x + 1, w - 1) * K + c), most = T(.75) * here;
+                store<T, L>(o, most + T(.25) * before); store<T, L>(o + C, most + T(.25) * after);
+                before = here; here = after;
+            }
+        });
+        if (S) {
+            skip->template activate<true>(r, s);
+            blocks<T>(S, [&](auto lanes, int c) {
+                constexpr int L = lanes();
+                for (int x = 0; x < 2 * w; x++) store<T, L>(out + x * C + c, load<T, L>(s + x * S + c));
+            });
+        }
+    }
+    void row(int r, T* out, T* scratch) override { plain(r, out, scratch); norm.template activate<false>(r, out, out); }
+};
+
+template <class T> struct Weights {  // of a convolution, (CO, CI, K, K) as torch has them
+    const T *w = nullptr, *bias = nullptr;
+    T *dw = nullptr, *dbias = nullptr;
+    std::vector<T> packed, packed_back[4], sums;
+};
+
+template <class T> struct Net {
+    int H, W, scales, skip, outputs, oh, ow;
+    Input<T> z;
+    struct Level {
+        Map<T> s, d1, d2, u1, u2; Cat<T> cat;
+        Active<T> of_d1, of_d2, of_u1, of_u2;
+        Weights<T> ws, w1, w2, w3, w4;
+    };
+    std::vector<Level> level;
+    Weights<T> head;
+    std::vector<Buffer<T>> scratch;
+    size_t room;
+
+    Net(int h, int w, int inputs, int sk, int outs, int oh, int ow, int n, const int* channels)
+        : H(h), W(w), scales(n), skip(sk), outputs(outs), oh(oh), ow(ow), level(n) {
+        z.H = h; z.W = w; z.C = inputs;
+        int most = std::max(inputs, sk + 4);
+        for (int l = 0; l < n; l++) {
+            Level& v = level[l];
+            int C = channels[l], hh = h >> l, ww = w >> l;
+            most = std::max(most, C + sk);
+            if (sk) v.s.shape(hh, ww, sk);
+            v.d1.shape(hh / 2, ww / 2, C); v.d2.shape(hh / 2, ww / 2, C);
+            v.u1.shape(hh, ww, C); v.u2.shape(hh, ww, C);
+            v.of_d1.of(v.d1); v.of_d2.of(v.d2); v.of_u1.of(v.u1); v.of_u2.of(v.u2);
+        }
+        for (int l = 0; l < n; l++) level[l].cat.of(level[l].s, l + 1 < n ? level[l + 1].u2 : level[l].d2);
+        room = (size_t)(w + 8) * most * 16;
+    }
+    // Pointers to weights and gradients in the order of the module's parameters.
+    void bind(T* const* p, T* const* g) {
+        int i = 0;
+        auto conv = [&](Weights<T>& k) { k.w = p[i]; k.dw = g[i++]; k.bias = p[i]; k.dbias = g[i++]; };
+        auto norm = [&](Map<T>& m) { m.gamma = p[i]; m.dgamma = g[i++]; m.beta = p[i]; m.dbeta = g[i++]; };
+        for (Level& v : level) {
+            if (skip) conv(v.ws), norm(v.s);
+            conv(v.w1); norm(v.d1); conv(v.w2); norm(v.d2);
+        }
+        for (int l = scales - 1; l >= 0; l--) {
+            Level& v = level[l];
+            norm(v.cat.norm); conv(v.w3); norm(v.u1); conv(v.w4); norm(v.u2);
+        }
+        conv(head);
+    }
+    Source<T>& into(int l) { if (l == 0) return z; return level[l - 1].of_d2; }
+    T* room_of(int t) { return scratch[t].data(); }
+    void threads(int n) { while ((int)scratch.size() < n) { scratch.emplace_back(); scratch.back().resize(room); } }
+
+    // A row with a pixel of reflection at both ends; `out` has W + 2 pixels.
+    void padded(Source<T>& in, int r, T* out, T* tmp) {
+        const int C = in.C, W = in.W;
+        in.row(r < 0 ? -r : r >= in.H ? 2 * in.H - 2 - r : r, out + C, tmp);
+        std::memcpy(out, out + 2 * C, sizeof(T) * C);
+        std::memcpy(out + (size_t)(W + 1) * C, out + (size_t)(W - 1) * C, sizeof(T) * C);
+    }
+    void conv3(Source<T>& in, Map<T>& out, Weights<T>& k, int S) {
+        const int CI = in.C, CO = out.C;
+        pack<T>(k.packed, 3, 3 * CI, CO, [&](int r, int j, int c) { return k.w[((c * CI + j % CI) * 3 + r) * 3 + j / CI]; });
+        parallel(out.H, (size_t)out.H * out.W * CI, [&](int, int r0, int r1, int t) {
+            size_t n = (size_t)(in.W + 2) * CI;
+            T *ring = room_of(t), *tmp = ring + 4 * n;
+            int have[4] = {-9, -9, -9, -9};
+            for (int y = r0; y < r1; y++) {
+                const T* at[3];
+                for (int i = 0; i < 3; i++) {
+                    int r = S * y + i - 1, slot = r & 3;
+                    if (have[slot] != r) padded(in, r, ring + slot * n, tmp), have[slot] = r;
+                    at[i] = ring + slot * n;
+                }
+                row_conv<T>(at, 3, 3 * CI, (long)S * CI, k.packed.data(), out.at(y), CO, CO, out.W);
+                out.statistics(y, out.at(y));
+            }
+        });
+        out.normalise();
+    }
+    void conv1(Source<T>& in, Map<T>& out, Weights<T>& k) {
+        const int CI = in.C, CO = out.C;
+        pack<T>(k.packed, 1, CI, CO, [&](int, int j, int c) { return k.w[c * CI + j]; });
+        parallel(out.H, (size_t)out.H * out.W * CI, [&](int, int r0, int r1, int t) {
+            T *x = room_of(t), *tmp = x + (size_t)in.W * CI;
+            for (int y = r0; y < r1; y++) {
+                in.row(y, x, tmp);
+                row_conv<T>(&x, 1, CI, CI, k.packed.data(), out.at(y), CO, CO, out.W);
+                out.statistics(y, out.at(y));
+            }
+        });
+        out.normalise();
+    }
+    void cat(Cat<T>& c) {
+        parallel(c.H, (size_t)c.H * c.W * c.C, [&](int, int r0, int r1, int t) {
+            T *row = room_of(t), *tmp = row + (size_t)c.W * c.C;
+            for (int y = r0; y < r1; y++) c.plain(y, row, tmp), c.norm.statistics(y, row);
+        });
+        c.norm.normalise();
+    }
+    void forward(const T* zz, T* out, int nt) {
+        threads_wanted = nt; threads(nt); z.z = zz;
+        for (int l = 0; l < scales; l++) {
+            Level& v = level[l];
+            if (skip) conv1(into(l), v.s, v.ws);
+            conv3(into(l), v.d1, v.w1, 2); conv3(v.of_d1, v.d2, v.w2, 1);
+        }
+        for (int l = scales - 1; l >= 0; l--) {
+            Level& v = level[l];
+            cat(v.cat); conv3(v.cat, v.u1, v.w3, 1); conv1(v.of_u1, v.u2, v.w4);
+        }
+        Active<T>& in = level[0].of_u2;
+        const int CI = in.C;
+        pack<T>(head.packed, 1, CI, 4, [&](int, int j, int c) { return c < outputs ? head.w[c * CI + j] : 0; });
+        parallel(oh, (size_t)oh * ow * CI, [&](int, int r0, int r1, int t) {
+            T *x = room_of(t), *o = x + (size_t)W * CI;
+            for (int y = r0; y < r1; y++) {
+                in.row(y, x, nullptr);
+                row_conv<T>(&x, 1, CI, CI, head.packed.data(), o, 4, 4, ow);
+                for (int c = 0; c < outputs; c++) for (int i = 0; i < ow; i++)
+                    out[((size_t)c * oh + y) * ow + i] = o[4 * i + c] + head.bias[c];
+            }
+        });
+    }
+
+    // The sums over chunks of rows of a convolution's weights' gradient, in torch's order.
+    template <class F> void collect(Weights<T>& k, int chunks, int n, int CO, int K, int CI, F index) {
+        for (int c = 1; c < chunks; c++) for (int i = 0; i < n; i++) k.sums[i] += k.sums[(size_t)c * n + i];
+        for (int j = 0; j < K * K * CI; j++) for (int c = 0; c < CO; c++) k.dw[index(j, c)] = k.sums[(size_t)j * CO + c];
+        for (int c = 0; c < CO; c++) k.dbias[c] = 0;  // the normalisation takes the bias out again
+    }
+    void weights3(Source<T>& in, Map<T>& out, Weights<T>& k, int S) {
+        const int CI = in.C, CO = out.C, J = 3 * CI, n = 3 * J * CO;
+        k.sums.assign((size_t)chunks_of(out.H) * n, 0);
+        parallel(out.H, (size_t)out.H * out.W * CI, [&](int chunk, int r0, int r1, int t) {
+            size_t size = (size_t)(in.W + 2) * CI;
+            T *ring = room_of(t), *d = ring + 4 * size, *tmp = d + (size_t)out.W * CO;
+            int have[4] = {-9, -9, -9, -9};
+            for (int y = r0; y < r1; y++) {
+                out.gradient_row(y, d);
+                for (int i = 0; i < 3; i++) {
+                    int r = S * y + i - 1, slot = r & 3;
+                    if (have[slot] != r) padded(in, r, ring + slot * size, tmp), have[slot] = r;
+                    row_outer<T>(ring + slot * size, J, (long)S * CI, d, CO, out.W, &k.sums[(size_t)chunk * n + (size_t)i * J * CO]);
+                }
+            }
+        });
+        collect(k, chunks_of(out.H), n, CO, 3, CI, [&](int j, int c) { return ((c * CI + j % CI) * 3 + j / J) * 3 + j % J / CI; });
+    }
+    // The gradient of a convolution's input, handed over row by row: first that of the padded
+    // input, then folded where the reflection came from.
+    template <class F> void input3(int H, int W, int CI, Map<T>& out, Weights<T>& k, int S, F keep) {
+        const int CO = out.C;
+        auto weight = [&](int o, int i, int ky, int kx) { return k.w[((o * CI + i) * 3 + ky) * 3 + kx]; };
+        // The taps that meet at an even or odd row and column of the padded input.
+        static const int all[3] = {2, 1, 0}, down[3] = {0, 1, 2}, even[2] = {2, 0}, odd[1] = {1};
+        auto put = [&](int i, const int* kys, int R, const int* kxs, int K) {
+            pack<T>(k.packed_back[i], R, K * CO, CI, [&](int r, int j, int c) { return weight(j % CO, c, kys[r], kxs[j / CO]); });
+        };
+        if (S == 1) put(0, down, 3, all, 3);
+        else put(0, even, 2, even, 2), put(1, even, 2, odd, 1), put(2, odd, 1, even, 2), put(3, odd, 1, odd, 1);
+        parallel(H, (size_t)out.H * out.W * CI, [&](int, int r0, int r1, int t) {
+            size_t size = (size_t)(out.W + 4) * CO, width = (size_t)(W + 2) * CI;
+            T *ring = room_of(t), *none = ring + 4 * size, *G = none + size, *more = G + width;
+            std::memset(ring, 0, sizeof(T) * 5 * size);
+            int have[4] = {-9, -9, -9, -9};
+            auto dy = [&](int y) -> const T* {  // with two pixels of nothing at both ends
+                if (y < 0 || y >= out.H) return none;
+                T* at = ring + (y & 3) * size;
+                if (have[y & 3] != y) out.gradient_row(y, at + 2 * CO), have[y & 3] = y;
+                return at;
+            };
+            auto padded_row = [&](int p, T* G) {
+                if (S == 1) {
+                    const T* at[3] = {dy(p), dy(p - 1), dy(p - 2)};
+                    row_conv<T>(at, 3, 3 * CO, CO, k.packed_back[0].data(), G, CI, CI, W + 2);
+                } else {
+                    const int m = p >> 1, R = p & 1 ? 1 : 2, i = p & 1 ? 2 : 0;
+                    const T* at[2] = {p & 1 ? dy(m) + CO : dy(m - 1) + CO, p & 1 ? nullptr : dy(m) + CO};
+                    row_conv<T>(at, R, 2 * CO, CO, k.packed_back[i].data(), G, 2 * CI, CI, out.W + 1);
+                    at[0] += CO; if (R == 2) at[1] += CO;
+                    row_conv<T>(at, R, CO, CO, k.packed_back[i + 1].data(), G + CI, 2 * CI, CI, out.W);
+                    std::memset(G + (size_t)(W + 1) * CI, 0, sizeof(T) * CI);
+                }
+                for (int c = 0; c < CI; c++) G[2 * CI + c] += G[c];
+                for (int c = 0; c < CI; c++) G[(size_t)(W - 1) * CI + c] += G[(size_t)(W + 1) * CI + c];
+            };
+            auto fold = [&](int p) { padded_row(p, more); for (size_t i = CI; i < (size_t)(W + 1) * CI; i++) G[i] += more[i]; };
+            for (int r = r0; r < r1; r++) {
+                padded_row(r + 1, G);
+                if (r == 1) fold(0);
+                if (r == H - 2) fold(H + 1);
+                keep(r, G + CI, t);
+            }
+        });
+    }
+    // Weights and input of a 1x1 convolution; keep(row, gradient) unless it is nullptr.
+    template <class F> void back1(Source<T>& in, Map<T>& out, Weights<T>& k, F keep) {
+        const int CI = in.C, CO = out.C, n = CI * CO;
+        constexpr bool onward = !std::is_same_v<F, std::nullptr_t>;
+        if (onward) pack<T>(k.packed_back[0], 1, CO, CI, [&](int, int j, int c) { return k.w[j * CI + c]; });
+        k.sums.assign((size_t)chunks_of(out.H) * n, 0);
+        parallel(out.H, (size_t)out.H * out.W * CI, [&](int chunk, int r0, int r1, int t) {
+            T *x = room_of(t), *d = x + (size_t)in.W * CI, *G = d + (size_t)out.W * CO, *tmp = G + (size_t)in.W * CI;
+            for (int y = r0; y < r1; y++) {
+                out.gradient_row(y, d);
+                in.row(y, x, tmp);
+                row_outer<T>(x, CI, CI, d, CO, out.W, &k.sums[(size_t)chunk * n]);
+                if constexpr (onward) {
+                    row_conv<T>(&d, 1, CO, CO, k.packed_back[0].data(), G, CI, CI, in.W);
+                    keep(y, G);
+                }
+            }
+        });
+        collect(k, chunks_of(out.H), n, CO, 1, CI, [&](int j, int c) { return c * CI + j; });
+    }
+    void back_head(const T* go) {
+        Map<T>& in = level[0].u2;
+        const int CI = in.C, n = 4 * CI;
+        pack<T>(head.packed_back[0], 1, 4, CI, [&](int, int j, int c) { return j < outputs ? head.w[j * CI + c] : 0; });
+        head.sums.assign((size_t)chunks_of(H) * n, 0);
+        parallel(H, (size_t)H * W * CI, [&](int chunk, int r0, int r1, int t) {
+            T *x = room_of(t), *d = x + (size_t)W * CI, *G = d + (size_t)W * 4;
+            for (int y = r0; y < r1; y++) {
+                std::memset(d, 0, sizeof(T) * W * 4);  // nothing where the output was cropped
+                if (y < oh) for (int c = 0; c < outputs; c++) for (int i = 0; i < ow; i++)
+                    d[4 * i + c] = go[((size_t)c * oh + y) * ow + i];
+                in.template activate<true>(y, x);
+                row_outer<T>(x, CI, CI, d, 4, W, &head.sums[(size_t)chunk * n]);
+                row_conv<T>(&d, 1, 4, 4, head.packed_back[0].data(), G, CI, CI, W);
+                in.template keep<false, true, true>(y, G);
+            }
+        });
+        for (int c = 1; c < chunks_of(H); c++) for (int i = 0; i < n; i++) head.sums[i] += head.sums[(size_t)c * n + i];
+        for (int c = 0; c < outputs; c++) {
+            for (int j = 0; j < CI; j++) head.dw[c * CI + j] = head.sums[j * 4 + c];
+            double s = 0;
+            for (size_t i = 0; i < (size_t)oh * ow; i++) s += go[(size_t)c * oh * ow + i];
+            head.dbias[c] = s;
+        }
+        in.normalise_backward();
+    }
+    void back_cat(Cat<T>& c) {  // its own gradient to the skip and the map below
+        Map<T> &low = *c.low, &s = *c.skip;
+        const int C = c.C, S = s.C, K = low.C;
+        parallel(low.H, (size_t)c.H * c.W * C, [&](int, int r0, int r1, int t) {
+            size_t n = (size_t)c.W * C;
+            T *ring = room_of(t), *v = ring + 4 * n, *G = v + (size_t)(c.W + 2) * K, *tmp = G + (size_t)low.W * K;
+            int have[4] = {-1, -1, -1, -1};
+            auto dy = [&](int y) {
+                T* at = ring + (y & 3) * n;
+                if (have[y & 3] != y) c.plain(y, at, tmp), c.norm.gradient_row(y, at, at), have[y & 3] = y;
+                return at;
+            };
+            for (int i = r0; i < r1; i++) {
+                const T *m = dy(2 * i), *o = dy(2 * i + 1), *before = i ? dy(2 * i - 1) : m, *after = i + 1 < low.H ? dy(2 * i + 2) : o;
+                blocks<T>(K, [&](auto lanes, int k) {
+                    constexpr int L = lanes();
+                    for (int x = 0; x < c.W; x++) {
+                        size_t at = (size_t)x * C + S + k;
+                        store<T, L>(v + (x + 1) * K + k, T(.75) * (load<T, L>(m + at) + load<T, L>(o + at)) + T(.25) * (load<T, L>(before + at) + load<T, L>(after + at)));
+                    }
+                });
+                std::memcpy(v, v + K, sizeof(T) * K); std::memcpy(v + (size_t)(c.W + 1) * K, v + (size_t)c.W * K, sizeof(T) * K);
+                blocks<T>(K, [&](auto lanes, int k) {
+                    constexpr int L = lanes();
+                    for (int x = 0; x < low.W; x++) {
+                        const T* q = v + (size_t)2 * x * K + k;
+                        store<T, L>(G + x * K + k, T(.75) * (load<T, L>(q + K) + load<T, L>(q + 2 * K)) + T(.25) * (load<T, L>(q) + load<T, L>(q + 3 * K)));
+                    }
+                });
+                low.template keep<false, true, true>(i, G);
+                if (S) for (const T* from : {m, o}) {
+                    for (int x = 0; x < c.W; x++) std::memcpy(v + x * S, from + (size_t)x * C, sizeof(T) * S);
+                    s.template keep<false, true, true>(2 * i + (from == o), v);
+                }
+            }
+        });
+        low.normalise_backward();
+        if (S) s.normalise_backward();
+    }
+    void backward(const T* go, int nt) {
+        threads_wanted = nt;
+        back_head(go);
+        for (int l = 0; l < scales; l++) {
+            Level& v = level[l];
+            back1(v.of_u1, v.u2, v.w4, [&](int r, const T* G) { v.u1.template keep<false, true, true>(r, G); });
+            v.u1.normalise_backward();
+            weights3(v.cat, v.u1, v.w3, 1);
+            input3(v.cat.H, v.cat.W, v.cat.C, v.u1, v.w3, 1, [&](int r, const T* G, int t) {
+                T* row = room_of(t) + room / 2;
+                v.cat.plain(r, row, row + (size_t)v.cat.W * v.cat.C);
+                v.cat.norm.template keep<false, false, true>(r, G, row);
+            });
+            v.cat.norm.normalise_backward();
+            back_cat(v.cat);
+        }
+        for (int l = scales - 1; l >= 0; l--) {  // d2's and s's gradients are there
+            Level& v = level[l];
+            Map<T>* above = l ? &level[l - 1].d2 : nullptr;
+            if (skip && above) back1(into(l), v.s, v.ws, [&](int r, const T* G) { above->template keep<false, false, false>(r, G); });
+            else if (skip) back1(into(l), v.s, v.ws, nullptr);
+            weights3(v.of_d1, v.d2, v.w2, 1);
+            input3(v.d1.H, v.d1.W, v.d1.C, v.d2, v.w2, 1, [&](int r, const T* G, int) { v.d1.template keep<false, true, true>(r, G); });
+            v.d1.normalise_backward();
+            weights3(into(l), v.d1, v.w1, 2);
+            if (!above) continue;
+            input3(above->H, above->W, above->C, v.d1, v.w1, 2, [&](int r, const T* G, int) {
+                if (skip) above->template keep<true, true, true>(r, G);
+                else above->template keep<false, true, true>(r, G);
+            });
+            above->normalise_backward();
+        }
+    }
+};
+
+}  // namespace
+
+#define API(T, name)                                                                                     \
+    extern "C" void* hourglass_new_##name(int h, int w, int in, int skip, int out, int oh, int ow, int n, const int* channels) { \
+        return new Net<T>(h, w, in, skip, out, oh, ow, n, channels); }                                     \
+    extern "C" void hourglass_free_##name(void* net) { delete (Net<T>*)net; }                              \
+    extern "C" void hourglass_forward_##name(void* net, const T* z, T* const* p, T* const* g, T* out, int threads) { \
+        auto n = (Net<T>*)net; n->bind(p, g); n->forward(z, out, threads); }                               \
+    extern "C" void hourglass_backward_##name(void* net, const T* go, T* const* p, T* const* g, int threads) { \
+        auto n = (Net<T>*)net; n->bind(p, g); n->backward(go, threads); }
+API(float, float32)
+API(double, float64)
