@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, redirect_stderr
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from . import datasets, denoisers, experiments, metrics, studies
+from .compute import native
 from .engine import Engine, has_bf16, pick
 from .errors import InputError
 from .operators import Blur, Downsample, Identity, degrade
@@ -39,7 +41,8 @@ if TYPE_CHECKING:  # see store
 
 SIDES = (128, 256, 512)
 SECTIONS = (
-    "ceilings", "iterations", "loops", "batches", "denoisers", "presets", "economy", "dispatch"
+    "kernels", "ceilings", "iterations", "loops", "batches", "denoisers", "presets", "economy",
+    "dispatch",
 )  # fmt: skip
 SIGMA = 25 / 255
 # The iteration by itself: DIP with the paper's network, no denoiser beside it.
@@ -85,6 +88,7 @@ def run(
     rates = list(ceilings(clock, how.device)) if needed else []
     small, large = (128, 64) if how.device == "cpu" else (512, 256)
     parts = {
+        "kernels": lambda: kernels(how.device),
         "ceilings": lambda: rates,
         "iterations": lambda: iterations(clock, modes(how.device, compiled), sides, rates),
         "loops": lambda: loops(clock, how.device, small),
@@ -253,6 +257,42 @@ def iterations(
                 }  # fmt: skip
 
 
+def kernels(device: str) -> Iterator[dict]:
+    """The kernels in C++ against eager torch, in turns, on a CPU: rows (``channels``, ``height``,
+    ``width``, ``threads``, processor seconds of an iteration with ``torch`` and ``native``,
+    ``ratio``, and the same of the wall clock).
+
+    The iteration is that of DIP: noise on z, both passes, Adam, terms and averages. Processor time
+    hardly depends on what else the machine does; the wall clock is what a user waits.
+    """
+    if device != "cpu" or native.library() is None:
+        return
+    for channels, (height, width), threads in product((16, 32), ((256, 256), (512, 768)), (1, 2)):
+        settings = preset("fast").as_dip().replace(channels=channels, runs=1)
+        with ExitStack() as stack:
+            steps = [
+                _step(stack, Engine(threads=threads, native=here), settings, (height, width), None)
+                for here in (False, True)
+            ]
+            rounds = [[_cost(step) for step in steps] for _ in range(9)][2:]
+        spent, wall = (
+            [statistics.median(pair[i][clock] for pair in rounds) for i in (0, 1)]
+            for clock in (0, 1)
+        )
+        yield {
+            "channels": channels, "height": height, "width": width, "threads": threads,
+            "torch": spent[0], "native": spent[1], "ratio": spent[0] / spent[1],
+            "wall ratio": wall[0] / wall[1],
+        }  # fmt: skip
+
+
+def _cost(call: Callable[[], object]) -> tuple[float, float]:
+    """Seconds of the processor and of the wall clock."""
+    spent, started = time.process_time(), time.perf_counter()
+    call()
+    return time.process_time() - spent, time.perf_counter() - started
+
+
 def loops(clock: Clock, device: str, side: int) -> Iterator[dict]:
     """DeepRED's loop with NLM every ten iterations: rows (``side``, ``mode``, ``seconds``,
     ``ratio``), the first with eager float32 and the denoiser on the CPU."""
@@ -411,21 +451,25 @@ def _interval(stack, how, settings, side, denoise, task="denoise") -> Callable[[
     return interval
 
 
-def _step(stack: ExitStack, how: Engine, settings: Settings, side: int, denoise, task="denoise"):
-    """A solver's `step` on a random image; what it needs is closed with the stack."""
+def _step(stack: ExitStack, how: Engine, settings: Settings, size, denoise, task="denoise"):
+    """A solver's `step` on a random image of `size`, a side or (height, width); what it needs is
+    closed with the stack."""
     H = {"denoise": Identity(), "sr": Downsample(4), "deblur": Blur.uniform()}[task]
-    truth = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+    shape = (3, size, size) if isinstance(size, int) else (3, *size)
+    truth = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
     y = H(truth).to(how.device)
-    stack.enter_context(how.session())
     executor = stack.enter_context(ThreadPoolExecutor(max_workers=1))
     lane = how.lane()
-    with lane():
-        z, net = initialise(lambda: untrained((3, side, side), settings), settings, 0, y)
+    with how.session(), lane():
+        z, net = initialise(lambda: untrained(shape, settings), settings, 0, y)
         net, z = how.prepare(net, z)
-        solver = how.solver(y, H, net, z, denoise, settings, sigma=SIGMA, seed=0, executor=executor)
+        solver = how.solver(
+            y, H, net, z, denoise, settings,
+            sigma=SIGMA, seed=0, executor=executor, noise=how.noise,
+        )  # fmt: skip
 
     def step() -> None:
-        with lane():
+        with how.session(), lane():
             solver.step()
 
     return step
@@ -493,13 +537,13 @@ def load(path: str | Path) -> dict:
 def _shown(name: str, value: object) -> str:
     if value is None:
         return "missing"
-    if name in ("seconds", "reference", "floor"):
+    if name in ("seconds", "reference", "floor", "torch", "native"):
         return f"{1e3 * value:.3g}" if value < 1 else f"{1e3 * value:.0f}"
     if name in ("flops", "bytes"):
         return f"{value / 1e9:.3g}"
     if name == "total":
         return f"{value:.0f}"
-    if name == "ratio":
+    if name in ("ratio", "wall ratio"):
         return f"{value:.2f}"
     if name == "difference":
         return f"{value:.2g}"
