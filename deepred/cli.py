@@ -169,7 +169,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _restore(options) -> int:
     from . import engine, images, operators, restoration, stopping
-    from .noise import noise_level
+    from .noise import estimate
     from .progress import Progress
 
     images.check_output(options.output)
@@ -194,7 +194,8 @@ def _restore(options) -> int:
     estimated = sigma is None and options.task == "denoise" and (not dip or discrepancy)
     if estimated:
         try:
-            sigma = noise_level(y)
+            level = estimate(y)
+            sigma = level.sigma
         except InputError:
             raise InputError(
                 f"{options.input}: no noise found in it; give its level with --sigma, of 255"
@@ -215,7 +216,7 @@ def _restore(options) -> int:
             done = state.run * settings.iterations + state.k
             if estimated and progress.done == 0:
                 # Not before: a refusal, of the checkpoint say, is to be the only line.
-                progress.line(f"noise level estimated: sigma = {255 * sigma:.1f} of 255")
+                progress.line(f"noise level estimated: {level.told('--sigma')}")
             progress.update(done)
 
         result = restoration.restore(

@@ -26,7 +26,7 @@ from .errors import DivergedError, InputError, real, whole
 from .files import Checkpoint
 from .history import History, joined
 from .networks import DeepDecoder, SkipNetwork, padded
-from .noise import noise_level
+from .noise import estimate
 from .operators import (
     Blur,
     Downsample,
@@ -129,7 +129,7 @@ def restore(
     settings : preset `fast` of the task unless given: that which H names (`H.task`), else
         denoising.
     sigma : noise level of y in image units. Where the settings need it (the controller, and RED
-        alone for denoising) and it is not given, it is estimated with scikit-image.
+        alone for denoising) and it is not given, it is estimated (`deepred.noise`).
     seed : run r uses 1000 seed + r for theta, z and the noise on z.
     device : "auto" (CUDA where there is one), "cpu" or "cuda".
     engine : how it is computed, from `deepred.engine.pick`; instead of `device`.
@@ -294,13 +294,14 @@ class _Job:
             denoising = task_of(H) == "denoise" and likelihood is None
             needs_sigma = denoising and method in ("deepred", "red")
         if sigma is None and needs_sigma:
-            sigma = noise_level(y)
+            level = estimate(y)
+            sigma = level.sigma
             if ours and sigma >= 1:
                 raise InputError(
                     f"y has noise of level {sigma:.3g}, and an image is in [0, 1]: divide it by "
                     "the largest possible value (255)"
                 )
-            logger.warning("noise level not given; estimated: sigma = %.1f of 255", 255 * sigma)
+            logger.warning("noise level not given; estimated: %s", level.told())
         if settings is None:
             settings = preset("fast", task_of(H), method, sigma=sigma or 0.0)
             if self.shape != tuple(y.shape[1:]):
