@@ -11,8 +11,7 @@ is noticed up to every - 1 iterations late, and what is best is not: it is kept 
 by step, and no more changed by what comes after the iteration at which one should have stopped.
 
 What a rule returns is a mean of the outputs T(z) in its memory up to the iteration that it chose:
-mostly .5 to 1 dB better than that output alone, and far better than the solver's own average, whose
-memory is longer (settings.smoothing) and, after so few iterations, still full of the start.
+mostly .5 to 1 dB better than that output alone.
 
 `deepred.restore(..., stop=WindowedVariance)` ends each run by a rule of its own; a rule may as well
 look on from a callback and stop nothing.
@@ -335,7 +334,7 @@ class SlidingMean:
 
 
 class ExponentialMean:
-    """The exponentially weighted mean of outputs, m_k = (1 - a) m_{k-1} + a T(z), m_1 = T(z).
+    """The mean of the outputs so far with weights (1 - a)^age.
 
     What the solver returns (settings.smoothing = 1 - a), of any weight and beside any other.
 
@@ -356,8 +355,9 @@ class ExponentialMean:
     def update(self, state: State) -> Tensor:
         """Take in the next iteration; the mean (1, C, H, W) as of it. See `SlidingMean.update`."""
         if self._mean is None or state.k <= self._last:
-            self._mean = state.output.clone()
+            self._mean, self._share = state.output.clone(), 1.0
         else:
-            self._mean = torch.lerp(self._mean, state.output, self.weight)
+            self._share /= self._share + 1 - self.weight
+            self._mean = torch.lerp(self._mean, state.output, self._share)
         self._last = state.k
         return self._mean

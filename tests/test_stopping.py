@@ -454,9 +454,8 @@ def test_the_exponential_mean_is_the_sum_of_its_weights():
     for k, image in enumerate(images, 1):
         now = mean.update(state(k, image))
     n = len(images)
-    weights = [(1 - a) ** (n - 1)] + [a * (1 - a) ** (n - 1 - i) for i in range(1, n)]
-    assert sum(weights) == pytest.approx(1)
-    expected = sum(w * image.double() for w, image in zip(weights, images))
+    weights = [(1 - a) ** (n - 1 - i) for i in range(n)]
+    expected = sum(w * image.double() for w, image in zip(weights, images)) / sum(weights)
     # Thirty roundings of float32.
     torch.testing.assert_close(now.double(), expected, atol=1e-6, rtol=0)
 
@@ -521,8 +520,7 @@ def test_a_rule_that_never_stops_changes_nothing(noisy, tiny):
 
 
 @pytest.mark.parametrize("rule", stopping.NAMES)
-def test_the_image_of_a_rule_is_better_than_the_solvers_average(noisy, rule):
-    """The fit begins at grey, of which an average of weight .01 keeps e^-1 for 100 iterations."""
+def test_the_image_of_a_rule_is_about_as_good_as_its_output_or_better(noisy, rule):
     ramp = torch.linspace(0.2, 0.8, 32)
     truth = torch.stack(
         [ramp[None, :].expand(32, 32), ramp[:, None].expand(32, 32), torch.full((32, 32), 0.5)]
@@ -536,7 +534,7 @@ def test_the_image_of_a_rule_is_better_than_the_solvers_average(noisy, rule):
     curve = []
 
     def look(state):
-        curve.append([(t - truth).square().mean().item() for t in (state.output, state.estimate)])
+        curve.append((state.output - truth).square().mean().item())
 
     result = deepred.restore(
         noisy, method="dip", settings=settings, callback=look, device="cpu",
@@ -544,9 +542,8 @@ def test_the_image_of_a_rule_is_better_than_the_solvers_average(noisy, rule):
     )  # fmt: skip
     k = result.iterations[0]
     assert 0 < k < 400
-    output, average = curve[k - 1]
     own = (result.image - truth).square().mean().item()
-    assert own < 1.2 * output and own < average  # 1.2: 0.8 dB, where the memory is of the rise
+    assert own < 1.2 * curve[k - 1]  # 1.2: 0.8 dB, where the memory is of the rise
 
 
 @pytest.mark.parametrize(
