@@ -432,6 +432,15 @@ class ADMM:
         self.draws -= 1  # the same output again, with its graph
         self._forward()
 
+    def fit(self) -> tuple[float | None, float | None]:
+        """Residual of the iterations up to the last look, and noise level, where they are known.
+
+        Root mean squares over what is seen of y, in image units. Waits for the device.
+        """
+        known = self._sigma or (self.settings.growth and self._deviation is not None)
+        noise = math.sqrt(self.noise.item() / self._seen) if known else None
+        return self.settled and math.sqrt(self.settled / self._seen), noise
+
     def trouble(self) -> str | None:
         """What went wrong since the last look, if anything: called by the driver.
 
@@ -461,10 +470,10 @@ class ADMM:
 def iterate(solver: ADMM) -> Iterator[tuple[State, dict]]:
     """Run a solver to settings.iterations; yields (state, last good snapshot) after each step.
 
-    Every `check_every` iterations the fit is looked at. Where it is non-finite, or its mean over
-    the interval worse than the interval's before by more than `collapse_db`, the solver goes back
-    to the last good snapshot with half the learning rate and other noise, and says so. The
-    iteration number goes back, too.
+    Every `check_every` iterations and at the end the fit is looked at. Where it is non-finite, or
+    its mean over the interval worse than the interval's before by more than `collapse_db`, the
+    solver goes back to the last good snapshot, of the former looks, with half the learning rate and
+    other noise, and says so. The iteration number goes back, too.
 
     Raises
     ------
@@ -475,10 +484,13 @@ def iterate(solver: ADMM) -> Iterator[tuple[State, dict]]:
     good = solver.state_dict()
     while solver.k < s.iterations:
         state = solver.step()
-        if solver.k % s.check_every == 0 or solver.k == s.iterations:
+        regular = solver.k % s.check_every == 0
+        if regular or solver.k == s.iterations:
             trouble = solver.trouble()
             if trouble is None:
-                good, state = solver.state_dict(), replace(state, seconds=solver.seconds)
+                state = replace(state, seconds=solver.seconds)
+                # A run of more iterations has no look at the end of this one: it goes on from here.
+                good = solver.state_dict() if regular else good
             elif solver.rollbacks == s.max_rollbacks:
                 c = "c or " if s.x_update == "steepest-descent" else ""
                 also = ", or look at the denoiser" if "f(x)" in trouble else ""
