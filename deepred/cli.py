@@ -71,7 +71,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--method", choices=METHODS, default="deepred")
     add("--denoiser", choices=DENOISERS, help="f of RED; the preset's if absent")
     add("--preset", choices=PRESETS, default="fast")
-    add("--iterations", type=_whole, metavar="N", help="of each run; the preset's if absent")
+    text = "of each run at most; the preset's if absent. More of them continue an unfinished fit"
+    add("--iterations", type=_whole, metavar="N", help=text)
     text = "end each run early by a rule that needs no truth; discrepancy goes by --sigma"
     add("--stop", choices=RULES, help=text)
     text = "of --stop with a variance: iterations without a smaller one, default 1000"
@@ -206,9 +207,12 @@ def _restore(options) -> int:
     how = engine.pick(options.device, options.precision, work=work)
     if options.denoiser is not None and dip:
         logger.warning("--denoiser has no effect with --method %s", options.method)
-    if options.sigma is not None and options.task != "denoise" and not discrepancy:
-        logger.warning("--sigma has no effect with --task %s", options.task)
+    used = options.task == "denoise" or options.method == "deepred" or discrepancy
+    if options.sigma is not None and not used:
+        what = f"--task {options.task} --method {options.method}"
+        logger.warning("--sigma has no effect with %s", what)
     output = Path(options.output)
+    checkpoint = output.with_name(f".{output.name}.checkpoint")
     patience = {} if options.patience is None else {"patience": options.patience}
     with Progress(settings.iterations * settings.runs, options.method) as progress:
 
@@ -222,7 +226,7 @@ def _restore(options) -> int:
         result = restoration.restore(
             y, H, method=options.method, settings=settings, sigma=sigma,
             seed=options.seed, engine=how, callback=show,
-            checkpoint=output.with_name(f".{output.name}.checkpoint"),
+            checkpoint=checkpoint,
             stop=options.stop and partial(stopping.named, options.stop, sigma, **patience),
         )  # fmt: skip
     image = H.crop(result.image) if hasattr(H, "crop") else result.image
@@ -230,12 +234,16 @@ def _restore(options) -> int:
         image = image.cpu().where(H.mask(y) == 0, y)
     alpha = images.resized_alpha(picture.alpha, tuple(image.shape[2:]))
     images.write(output, images.Picture(image, picture.bits, alpha, picture.profile))
-    taken = f"{settings.iterations} iterations x {settings.runs}"
-    if options.stop is not None:
-        taken = f"iteration {', '.join(map(str, result.iterations))} of {settings.iterations}"
+    # Of an unfinished fit it stays: the same command with more iterations goes on from there.
+    if result.finished is not False or output.samefile(options.input):
+        checkpoint.unlink(missing_ok=True)
+    most = max(settings.iterations, *result.iterations)
+    taken = f"{most} iterations x {settings.runs}"
+    if options.stop is not None or min(result.iterations) < most:
+        taken = f"iteration {', '.join(map(str, result.iterations))} of {most}"
     print(
         f"{output}: {options.method}, preset {options.preset}, {taken}, {result.seconds:.0f} s on "
-        f"{how}"
+        f"{how}" + (f"; {result.ending}" if result.finished else "")
     )
     return 0
 

@@ -240,7 +240,7 @@ class Graphed(ADMM):
 
     ADAM: ClassVar = {"fused": True, "capturable": True}
     WARM_UP = 3
-    _FIXED = ("x", "u", "fx", "estimate", "lam", "mu", "threshold", "noise", "window")
+    _FIXED = ("x", "u", "fx", "estimate", "share", "lam", "mu", "threshold", "noise", "window")
 
     def __init__(self, *arguments, **options) -> None:
         self._plain_steps = 0

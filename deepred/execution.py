@@ -184,6 +184,7 @@ class _Execution:
             "provenance": provenance(self.engine),
         }
         self.store.put(record, curve, image)
+        self.store.checkpoint(self.key).unlink(missing_ok=True)  # the record is what is kept
         return record
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import pickle
 import tempfile
@@ -14,6 +15,8 @@ from pathlib import Path
 import torch
 
 from .errors import InputError
+
+logger = logging.getLogger(__name__)
 
 
 class WriteError(InputError):
@@ -58,7 +61,8 @@ class Checkpoint:
     Parameters
     ----------
     path : the file, or None to keep nothing.
-    identity : what the run is; a file of another identity is refused.
+    identity : what the run is; a file of another identity is refused, unless it says that its run
+        has ended ("ended" in its content): that one is not needed, and gives way.
     seconds : least time between two saves.
     """
 
@@ -84,6 +88,9 @@ class Checkpoint:
             raise InputError(
                 f"{self.path}: not a checkpoint, or damaged; delete it to start anew"
             ) from None
+        if identity != self.identity and saved.get("ended"):
+            logger.warning("%s: of another run, which has ended; it is replaced", self.path)
+            return None
         if identity != self.identity:
             raise InputError(
                 f"{self.path}: belongs to another input or other settings; delete it to start anew"

@@ -41,7 +41,7 @@ from .operators import (
 )
 from .settings import METHODS, Settings, preset
 from .solver import VERSION, Likelihood, State, iterate
-from .stopping import Rule
+from .stopping import Rule, Settled
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +56,12 @@ class Result:
     iteration, the runs one after the other: ``run``, ``iteration``, ``seconds``, the terms of
     `deepred.solver.State` and whatever the callback returned (NaN where it returned nothing).
     `iterations` are those of `images`: each run's last, or the one that its stopping rule chose.
+
+    `finished` tells of DeepRED whether the fit has come down to the noise in every run, and, where
+    settings.settle is above 0, the image has settled; None where that is no question: the noise
+    level is not known, or another method or a stopping rule ended the run. `residual` and `noise`
+    are the root mean squares of H T(z) - y, over the last `check_every` iterations, and of the
+    noise, in image units, of the run that is furthest from its target; None where not known.
     """
 
     image: Tensor
@@ -68,6 +74,25 @@ class Result:
     seconds: float
     engine: Engine
     iterations: list[int]
+    finished: bool | None = None
+    residual: float | None = None
+    noise: float | None = None
+
+    @property
+    def ending(self) -> str:
+        """One sentence on how the runs ended; levels of 255.
+
+        `--iterations` is settings.iterations; where there is a checkpoint, the run goes on from it.
+        """
+        if self.finished is None:
+            return f"ended after {_listed(self.iterations)} iterations"
+        levels = f"residual {255 * self.residual:.3g}, noise {255 * self.noise:.3g}"
+        if self.finished:
+            return f"fit finished: {levels}"
+        if self.residual <= self.settings.residual_target * self.noise:
+            levels += ", image still changing"
+        more = int(float(f"{2 * max(self.iterations):.2g}"))
+        return f"fit not finished: {levels}; --iterations {more} would go on"
 
     @property
     def deviation(self) -> Tensor:
@@ -137,8 +162,11 @@ def restore(
     network : makes a fresh module z -> image with an attribute `input_shape`; the settings' unless
         given.
     callback : called with every state; what it returns is added to the history.
-    checkpoint : file to save to now and then and on Ctrl-C, and to continue from. One that
-        belongs to other input or settings is refused. Removed at the end.
+    checkpoint : file to save to now and then, on Ctrl-C and at the end, and to continue from.
+        Called again with more `settings.iterations`, a run that its budget has ended goes on, to
+        the bits of one that had them from the start; with as many or fewer the result is the same
+        again. A file of other input or settings is refused unless its run has ended, and then
+        replaced. It is yours to delete.
     checkpoint_seconds : least time between two saves.
     likelihood : of the noise, for Eq. (7), in the place of 1/2 ||Hx - y||^2: one of
         `deepred.likelihoods`, or a callable (Hx, y) -> terms (see `deepred.solver.ADMM`).
@@ -160,6 +188,8 @@ def restore(
     (result,) = restore_all([problem], device=device, engine=engine)
     if isinstance(result, DivergedError):
         raise result
+    if checkpoint is not None and result.finished is False:
+        logger.warning("%s", result.ending)
     return result
 
 
@@ -352,10 +382,15 @@ class _Job:
         saved = self.store.load(engine.device) or {}
         self.images: dict[int, Tensor] = saved.get("images", {})  # of the runs that are done
         self.iterations: dict[int, int] = saved.get("iterations", {})  # theirs
+        self.fits: dict[int, tuple] = saved.get("fits", {})  # their finished, residual and noise
         self.good: dict[int, dict] = saved.get("solvers", {})  # last good snapshots of the others
         self.histories = {r: History(saved.get("rows", {}).get(r)) for r in range(self.runs)}
         self.failure: DivergedError | None = None
         for r, snapshot in self.good.items():
+            if self.iterations.get(r, s.iterations) < s.iterations:  # there is more to do now
+                del self.images[r]
+            if r in self.images:
+                continue
             logger.warning(
                 "continuing from the checkpoint: run %d of %d, iteration %d",
                 r + 1, self.runs, snapshot["k"],
@@ -377,7 +412,7 @@ class _Job:
 
     def _run(self, r: int) -> Iterator[None]:
         """One run to its end."""
-        p = self.problem
+        p, s = self.problem, self.settings
         seed = 1000 * p.seed + r
         z, net = initialise(self._network, self.settings, seed, self.y)
         net, z = self.engine.prepare(net, z)
@@ -388,25 +423,39 @@ class _Job:
                 noise=self.engine.noise,
             )  # fmt: skip
             rule, stopped, latest = p.stop and p.stop(), False, None
+            end = Settled(s.settle, s.residual_target)
             if r in self.good:
                 solver.load_state_dict(self.good[r])
+                end.load_state_dict(self.good[r]["end"])
                 if rule is not None:
                     rule.load_state_dict(self.good[r]["rule"])
-            self.good[r] = solver.state_dict() | {"rule": rule and rule.state_dict()}
-            for state, good in iterate(solver):
+
+            def watchers() -> dict:
+                return {"rule": rule and rule.state_dict(), "end": end.state_dict()}
+
+            self.good[r] = solver.state_dict() | watchers()
+            for state, good in () if end.done else iterate(solver):
                 self._tell(replace(state, run=r))
                 stopped = rule is not None and rule.update(state)
+                if state.k % s.check_every == 0:
+                    end.update(state.k, state.estimate, *solver.fit())
                 if good is not latest:  # now that its row is there: a callback may be interrupted
                     latest = good
-                    self.good[r] = good | {"rule": rule and rule.state_dict()}
+                    self.good[r] = good | watchers()
                 if self.store.due():
                     self.save()
                 yield
-                if stopped:
+                if stopped or end.done:
                     break
         k, image = rule.best if stopped else (solver.k, solver.estimate)
-        self.iterations[r], self.images[r] = k, image
-        del self.good[r]
+        residual, noise = solver.fit()
+        finished = None
+        if s.mu > 0 and None not in (residual, noise) and not stopped:
+            reached = end.reached or residual <= s.residual_target * noise
+            finished = end.done if s.settle else reached
+        self.iterations[r], self.images[r], self.fits[r] = k, image, (finished, residual, noise)
+        if stopped or end.done or self.store.path is None:  # nothing goes on from here
+            del self.good[r]
 
     def _red(self, r: int) -> Iterator[None]:
         """RED alone (deepred.red.solve), in the states of Algorithm 1 with T(z) = x and u = 0."""
@@ -435,7 +484,7 @@ class _Job:
             seconds = time.perf_counter() - started
             self._tell(State(k, x, x, torch.zeros_like(x), fx, x, terms, seconds))
             yield
-        self.iterations[r], self.images[r] = k, x
+        self.iterations[r], self.images[r], self.fits[r] = k, x, (None, None, None)
 
     def _network(self) -> nn.Module:
         if self.problem.network is None:
@@ -457,12 +506,13 @@ class _Job:
     def _state(self) -> dict:
         """What a checkpoint holds: good snapshots, never a half step, and the rows up to them."""
         rows = {
-            r: history.rows(self.good[r]["k"] if r in self.good else None)
+            r: history.rows(None if r in self.images else self.good[r]["k"])
             for r, history in self.histories.items()
             if r in self.images or r in self.good
         }
-        done = {"images": self.images, "iterations": self.iterations}
-        return {**done, "rows": rows, "solvers": self.good}
+        done = {"images": self.images, "iterations": self.iterations, "fits": self.fits}
+        ended = len(self.images) == self.runs
+        return {**done, "rows": rows, "solvers": self.good, "ended": ended}
 
     def save(self) -> None:
         # RED is a matter of seconds, and has nothing to go on from.
@@ -472,17 +522,26 @@ class _Job:
             self.store.save(self._state())
 
     def finish(self) -> Result | DivergedError:
-        self.store.remove()
         if self.failure is not None:  # other settings are to begin anew
+            self.store.remove()
             return self.failure
         columns = joined([self.histories[r] for r in range(self.runs)])
         each = [columns["seconds"][columns["run"] == r].max() for r in range(self.runs)]
         images = [self.images[r] for r in range(self.runs)]
+        fits = [self.fits[r] for r in range(self.runs)]
+        known = [fit for fit in fits if None not in fit[1:]]
+        worst = max(known, key=lambda fit: fit[1] / fit[2], default=fits[0])
+        finished = [fit[0] for fit in fits]
         return Result(
             torch.stack(images).mean(0), images, columns, self.settings, self.problem.method,
             self.sigma, self.problem.seed, float(sum(each)), self.engine,
             [self.iterations[r] for r in range(self.runs)],
+            None if None in finished else all(finished), *worst[1:],
         )  # fmt: skip
+
+
+def _listed(iterations: list[int]) -> str:
+    return ", ".join(map(str, dict.fromkeys(iterations)))
 
 
 def initialise(
@@ -656,9 +715,10 @@ def fingerprint(
     """A hash of what a run's result depends on. Callables enter by what they do to noise."""
     probe = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0)).to(y)
     name = denoiser if isinstance(denoiser, str | None) else getattr(denoiser, "__qualname__", "f")
-    told = [method, name, settings.as_dict(), sigma, seed, shape, str(y.dtype)]
+    budget = {"iterations": 0}  # any: a run may go on with more
+    told = [method, name, settings.as_dict() | budget, sigma, seed, shape, str(y.dtype)]
     told += [str(replace(engine, threads=0, batch=1))]
-    told += [torch.__version__, __version__, VERSION, made, "checkpoint 3"]
+    told += [torch.__version__, __version__, VERSION, made, "checkpoint 4"]
     told += [type(rule).__name__, repr(rule and rule.state_dict())]
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
     tensors = [y, H(probe)]

@@ -19,7 +19,7 @@ from .errors import InputError
 from .operators import Blur, Downsample, Identity, Inpaint, degrade
 from .radon import Radon
 from .settings import Settings, preset
-from .solver import VERSION
+from .solver import version
 
 
 class Task(NamedTuple):
@@ -162,7 +162,7 @@ class Run:
         float32.
         """
         told = [
-            VERSION, self.task, self.setting, self.sigma, self.method, self.seed,
+            version(self.settings), self.task, self.setting, self.sigma, self.method, self.seed,
             self.settings and self.settings.told(),
         ]  # fmt: skip
         if self.precision != "auto":

@@ -37,7 +37,7 @@ _COUNTS = (
     "inner_steps", "iterations", "runs", "check_every",
 )  # fmt: skip
 # Fields that came after the first results were stored, and the value with which they do nothing.
-_LATER = {"precondition": 0.0, "tv": 0.0, "network": "skip"}
+_LATER = {"precondition": 0.0, "tv": 0.0, "network": "skip", "settle": 0.0}
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,8 @@ class Settings:
     clipped: bool = False  # the noise level allows for a y clipped to [0, 1]
 
     # What is returned.
-    iterations: int = 5000
+    iterations: int = 5000  # at most, where settle is above 0
+    settle: float = 0.0  # change of the image, in noise levels, at which a run ends; 0 for never
     result: str = "x"
     smoothing: float = 0.99  # exponential average over iterations, 0 for none
     runs: int = 2  # mean over this many runs, each with its own z and theta
@@ -123,7 +124,7 @@ class Settings:
             self._require(name, float, lambda v: 0 < v < float("inf"), "a number above 0")
         for name in (
             "input_noise", "precondition", "tv", "lam", "mu", "growth", "growth_db", "sigma_f",
-            "collapse_db",
+            "collapse_db", "settle",
         ):  # fmt: skip
             self._require(name, float, lambda v: 0 <= v < float("inf"), "a number of at least 0")
         for name in ("clip_x", "clipped"):
@@ -161,8 +162,13 @@ class Settings:
         return {k: v for k, v in self.as_dict().items() if k not in _LATER or v != _LATER[k]}
 
     def as_dip(self) -> Settings:
-        """The deep image prior, Eq. (2): the same loop with lam = mu = 0 and no denoiser."""
-        return self.replace(lam=0.0, mu=0.0, growth=0.0, denoiser=None, result="network")
+        """The deep image prior, Eq. (2): the same loop with lam = mu = 0 and no denoiser.
+
+        It does not settle: left alone, it goes on to fit the noise.
+        """
+        return self.replace(
+            lam=0.0, mu=0.0, growth=0.0, settle=0.0, denoiser=None, result="network"
+        )
 
 
 # Table 1 of the paper: the columns sigma_noise, LR, denoiser, sigma_f, lambda, mu, iterations (the
@@ -265,7 +271,9 @@ _BEST = {
 # where sigma is 25. On the nine images one step makes 29.34 dB, two 29.33 (NLM alone 29.17; sigma_f
 # 5: 29.30 and 29.17, 7: 29.15 and 28.88; lam 10: 29.24, 50: 29.33). For super-resolution a small
 # sigma_f with BM3D climbs slowly; 25 is there after 25 steps and 40 ends lower.
-_RED_ALONE = dict(growth=0.0, runs=1, clip_x=False, result="x", precondition=0.0, smoothing=0.0)
+_RED_ALONE = dict(
+    growth=0.0, settle=0.0, runs=1, clip_x=False, result="x", precondition=0.0, smoothing=0.0
+)
 _RED = {
     "denoise": dict(lam=20.0, iterations=2, x_start="denoised"),
     "sr": dict(lam=0.02, iterations=25, sigma_f=25 / 255),

@@ -27,7 +27,21 @@ from .settings import Settings
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1  # goes up when a change makes the same settings give another result
+# Goes up when a change makes the same settings give another result. 2: the exponential mean without
+# the weight of the first image, and other random numbers on z in some engines.
+VERSION = 2
+
+
+def version(settings: Settings | None) -> int:
+    """The version that the key of a stored result tells, for these settings.
+
+    1 where the results of version 1 stand: without a mean (or without a solver, None) nothing
+    changed; after 500 iterations the first image's weight in theirs is .99^500, which changes the
+    result by less than 0.01 dB; and other random numbers make another sample, as another seed does.
+    """
+    short = settings is not None and settings.smoothing > 0 and settings.iterations < 500
+    return VERSION if short else 1
+
 
 Denoiser = Callable[[Tensor, float], Tensor]
 Likelihood = Callable[[Tensor, Tensor], Tensor]
@@ -152,6 +166,7 @@ class ADMM:
         self.fx = self.x  # until the first f(x) arrives
         self._pending: deque[Future | Tensor] = deque([self.x] * settings.lag)
         self.estimate: Tensor | None = None
+        self.share = y.new_ones(())  # of the newest image in the estimate
         # lam of Eq. (4), in sums over pixels, where the settings have means: data is one of y's.
         means = settings.data_term == "mean"
         self._scale = y.numel() / self.output.numel() if means else 1.0
@@ -364,12 +379,14 @@ class ADMM:
         self.threshold = self.threshold + reached * s.growth_db
 
     def _average(self, T: Tensor) -> None:
+        """The mean of the images so far with weights smoothing^age: short runs keep no start."""
         s = self.settings
         now = {"x": self.x, "network": T, "x-u": self.x - self.u}[s.result]
         if self.estimate is None or not s.smoothing:
             self.estimate = now
         else:
-            self.estimate = s.smoothing * self.estimate + (1 - s.smoothing) * now
+            self.share = self.share / (self.share + s.smoothing)  # (1 - s) / (1 - s^k)
+            self.estimate = torch.lerp(self.estimate, now, self.share)
 
     @torch.no_grad()
     def _terms(self) -> dict[str, Tensor]:
@@ -389,8 +406,8 @@ class ADMM:
     # Saving and going back -----------------------------------------------------------------------
 
     _CARRIED = (
-        "k", "draws", "rollbacks", "x", "u", "fx", "estimate", "lam", "mu", "threshold", "noise",
-        "window", "settled", "seconds",
+        "k", "draws", "rollbacks", "x", "u", "fx", "estimate", "share", "lam", "mu", "threshold",
+        "noise", "window", "settled", "seconds",
     )  # fmt: skip
 
     def state_dict(self) -> dict:
@@ -417,6 +434,15 @@ class ADMM:
         self.optimizer.load_state_dict(saved["optimizer"])
         self.draws -= 1  # the same output again, with its graph
         self._forward()
+
+    def fit(self) -> tuple[float | None, float | None]:
+        """Residual of the iterations up to the last look, and noise level, where they are known.
+
+        Root mean squares over what is seen of y, in image units. Waits for the device.
+        """
+        known = self._sigma or (self.settings.growth and self._deviation is not None)
+        noise = math.sqrt(self.noise.item() / self._seen) if known else None
+        return self.settled and math.sqrt(self.settled / self._seen), noise
 
     def trouble(self) -> str | None:
         """What went wrong since the last look, if anything: called by the driver.
@@ -447,10 +473,10 @@ class ADMM:
 def iterate(solver: ADMM) -> Iterator[tuple[State, dict]]:
     """Run a solver to settings.iterations; yields (state, last good snapshot) after each step.
 
-    Every `check_every` iterations the fit is looked at. Where it is non-finite, or its mean over
-    the interval worse than the interval's before by more than `collapse_db`, the solver goes back
-    to the last good snapshot with half the learning rate and other noise, and says so. The
-    iteration number goes back, too.
+    Every `check_every` iterations and at the end the fit is looked at. Where it is non-finite, or
+    its mean over the interval worse than the interval's before by more than `collapse_db`, the
+    solver goes back to the last good snapshot, of the former looks, with half the learning rate and
+    other noise, and says so. The iteration number goes back, too.
 
     Raises
     ------
@@ -461,10 +487,13 @@ def iterate(solver: ADMM) -> Iterator[tuple[State, dict]]:
     good = solver.state_dict()
     while solver.k < s.iterations:
         state = solver.step()
-        if solver.k % s.check_every == 0 or solver.k == s.iterations:
+        regular = solver.k % s.check_every == 0
+        if regular or solver.k == s.iterations:
             trouble = solver.trouble()
             if trouble is None:
-                good, state = solver.state_dict(), replace(state, seconds=solver.seconds)
+                state = replace(state, seconds=solver.seconds)
+                # A run of more iterations has no look at the end of this one: it goes on from here.
+                good = solver.state_dict() if regular else good
             elif solver.rollbacks == s.max_rollbacks:
                 c = "c or " if s.x_update == "steepest-descent" else ""
                 also = ", or look at the denoiser" if "f(x)" in trouble else ""

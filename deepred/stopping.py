@@ -11,8 +11,7 @@ is noticed up to every - 1 iterations late, and what is best is not: it is kept 
 by step, and no more changed by what comes after the iteration at which one should have stopped.
 
 What a rule returns is a mean of the outputs T(z) in its memory up to the iteration that it chose:
-mostly .5 to 1 dB better than that output alone, and far better than the solver's own average, whose
-memory is longer (settings.smoothing) and, after so few iterations, still full of the start.
+mostly .5 to 1 dB better than that output alone.
 
 `deepred.restore(..., stop=WindowedVariance)` ends each run by a rule of its own; a rule may as well
 look on from a callback and stop nothing.
@@ -298,6 +297,43 @@ class Discrepancy(Rule):
         return score, self._mean
 
 
+class Settled:
+    """Whether DeepRED is done: its fit is down at the noise, and its image has ceased to change.
+
+    Not for DIP, which goes on to fit the noise. Once the residual has come down to its target it
+    counts as there: the controller holds it about there. The change is the root mean square of the
+    difference of two estimates (settings.smoothing), `SPAN` iterations apart or a little more.
+
+    Parameters
+    ----------
+    settle : the largest change, in noise levels; 0 to be never done.
+    target : the residual to come down to, in noise levels.
+    """
+
+    SPAN = 100
+
+    def __init__(self, settle: float, target: float) -> None:
+        self.settle, self.target = settle, target
+        self.reached = self.done = False
+        self._k, self._before = 0, None  # iteration and estimate of the last decision
+
+    def update(self, k: int, estimate: Tensor, residual: float, noise: float | None) -> None:
+        """A look at iteration k: `estimate` (1, C, H, W), the mean residual since the last look."""
+        self.reached |= noise is not None and residual <= self.target * noise
+        if not self.settle or noise is None or k - self._k < self.SPAN:
+            return
+        before, self._before, self._k = self._before, estimate.clone(), k
+        if before is not None and self.reached:
+            self.done = (estimate - before).square().mean().sqrt().item() <= self.settle * noise
+
+    def state_dict(self) -> dict:
+        """All that it has seen, for a checkpoint."""
+        return dict(vars(self))
+
+    def load_state_dict(self, saved: dict) -> None:
+        vars(self).update(saved)
+
+
 class SlidingMean:
     """The mean of the last `window` outputs T(z) of a run, of fewer at its start.
 
@@ -335,7 +371,7 @@ class SlidingMean:
 
 
 class ExponentialMean:
-    """The exponentially weighted mean of outputs, m_k = (1 - a) m_{k-1} + a T(z), m_1 = T(z).
+    """The mean of the outputs so far with weights (1 - a)^age.
 
     What the solver returns (settings.smoothing = 1 - a), of any weight and beside any other.
 
@@ -356,8 +392,9 @@ class ExponentialMean:
     def update(self, state: State) -> Tensor:
         """Take in the next iteration; the mean (1, C, H, W) as of it. See `SlidingMean.update`."""
         if self._mean is None or state.k <= self._last:
-            self._mean = state.output.clone()
+            self._mean, self._share = state.output.clone(), 1.0
         else:
-            self._mean = torch.lerp(self._mean, state.output, self.weight)
+            self._share /= self._share + 1 - self.weight
+            self._mean = torch.lerp(self._mean, state.output, self._share)
         self._last = state.k
         return self._mean

@@ -92,7 +92,9 @@ def names(folder: Path) -> list[str]:
 def test_restore_from_end_to_end(noisy_png, tmp_path):
     done = run("restore", noisy_png, "-o", tmp_path / "out.png", "--iterations", 3)
     assert done.returncode == 0, done.stderr
-    assert names(tmp_path) == ["in.png", "out.png"]
+    assert names(tmp_path) == [".out.png.checkpoint", "in.png", "out.png"]
+    told = r"^fit not finished: residual [\d.]+, noise [\d.]+; --iterations 6 would go on$"
+    assert re.search(told, done.stderr, re.MULTILINE)
     with Image.open(tmp_path / "out.png") as image:
         assert (image.mode, image.size) == ("RGB", (32, 48))
         assert np.ptp(np.array(image)) > 0
@@ -150,7 +152,8 @@ def test_each_method_works(noisy_png, tmp_path, small_network, capsys, method, d
     assert code == 0
     assert f"out.png: {method}, preset fast, 3 iterations" in said.out
     assert said.err == ""  # the level was given, nothing is estimated
-    assert names(tmp_path) == ["in.png", "out.png"]
+    left = [".out.png.checkpoint"] if method == "deepred" else []  # not at the noise by far
+    assert names(tmp_path) == [*left, "in.png", "out.png"]
     assert images.read(output).image.shape == (1, 3, 48, 32)
 
 
@@ -160,6 +163,7 @@ def test_the_seed_and_the_method_matter_and_the_rest_is_repeatable(
     def result(*options) -> bytes:
         output = tmp_path / "out.png"
         assert call("restore", noisy_png, "-o", output, "--iterations", 3, *options) == 0
+        (tmp_path / ".out.png.checkpoint").unlink(missing_ok=True)  # computed each time
         return output.read_bytes()
 
     first = result()
@@ -604,12 +608,33 @@ def test_an_interrupted_restore_continues_to_the_same_bytes(
 
     assert call(*arguments(output)) == 0
     assert "continuing from the checkpoint: run 2 of 2, iteration 25" in caplog.text
-    assert names(tmp_path) == ["in.png", "out.png"]
+    assert names(tmp_path) == [".out.png.checkpoint", "in.png", "out.png"]
 
     caplog.clear()
     assert call(*arguments(tmp_path / "whole.png")) == 0
     assert "continuing" not in caplog.text
     assert output.read_bytes() == (tmp_path / "whole.png").read_bytes()
+
+
+def test_more_iterations_go_on_where_the_fit_was_not_finished(
+    noisy_png, tmp_path, small_network, caplog, capsys
+):
+    def restore(output, iterations, *more):
+        caplog.clear()
+        command = ["restore", noisy_png, "-o", tmp_path / output, "--iterations", iterations]
+        assert call(*command, "--device", "cpu", "--sigma", 20, *more) == 0
+        return (tmp_path / output).read_bytes(), capsys.readouterr().out
+
+    short, _ = restore("out.png", 40)
+    assert "--iterations 80 would go on" in caplog.text
+    assert restore("out.png", 40)[0] == restore("out.png", 20)[0] == short
+    assert "continuing" not in caplog.text  # nothing was computed
+    longer, said = restore("out.png", 60)
+    assert "run 1 of 2, iteration 25" in caplog.text and "60 iterations x 2" in said
+    assert longer == restore("whole.png", 60)[0] != short
+
+    restore("out.png", 60, "--seed", 1)  # what has ended is in nobody's way
+    assert ".out.png.checkpoint: of another run, which has ended; it is replaced" in caplog.text
 
 
 @pytest.fixture(scope="module")
@@ -640,7 +665,6 @@ def test_a_killed_run_continues_to_the_same_bits(uninterrupted, tmp_path, caplog
         y, settings=settings, sigma=25 / 255, device="cpu", checkpoint=checkpoint
     )
     assert "continuing from the checkpoint" in caplog.text
-    assert not checkpoint.exists()
     assert torch.equal(result.image, whole.image)
     assert result.history["iteration"].tolist() == 2 * list(range(1, 41))
     assert result.history["run"].tolist() == [0] * 40 + [1] * 40
@@ -700,7 +724,7 @@ def test_a_damaged_checkpoint_is_refused_and_kept(noisy, tiny, tmp_path, content
 
 OTHER = {
     "settings": lambda y, s: (y, s.replace(lam=0.4), {}),
-    "iterations": lambda y, s: (y, s.replace(iterations=31), {}),
+    "settle": lambda y, s: (y, s.replace(settle=0.1), {}),
     "sigma": lambda y, s: (y, s, dict(sigma=0.2)),
     "seed": lambda y, s: (y, s, dict(seed=1)),
     "image": lambda y, s: (y.flip(-1), s, {}),
@@ -744,7 +768,10 @@ def test_a_kernel_larger_than_the_image_is_refused(noisy_png, tmp_path, capsys):
     ("more", "told"),
     [
         (["--method", "dip", "--denoiser", "tv"], "--denoiser has no effect with --method dip"),
-        (["--task", "sr", "--sigma", "25"], "--sigma has no effect with --task sr"),
+        (
+            ["--task", "sr", "--method", "dip", "--sigma", "25"],
+            "--sigma has no effect with --task sr --method dip",
+        ),
     ],
 )
 def test_options_without_effect_are_named(noisy_png, tmp_path, small_network, caplog, more, told):

@@ -121,7 +121,8 @@ def test_recorded_steps_are_the_plain_ones(case, device):
     # Adam with its step count on the device divides in another order: 2e-4 of rho seen.
     for a, b in zip(expected, terms):
         assert a == pytest.approx(b, rel=1e-3, abs=1e-5)
-    assert torch.allclose(plain.estimate, graphed.estimate, atol=1e-5)
+    # The whitener of "blur" amplifies roundings: 6e-4 of x seen, 2e-5 of the mean of 14.
+    assert torch.allclose(plain.estimate, graphed.estimate, atol=1e-4)
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -53,6 +53,7 @@ BAD = {
     "residual_target": POSITIVE,
     "clipped": FLAG,
     "iterations": WHOLE,
+    "settle": WEIGHT,
     "result": WORD,
     "smoothing": (-0.1, 1, 1.0, 1.5, "0.9", None, True, math.nan),
     "runs": WHOLE,
@@ -242,7 +243,7 @@ def test_authors_differs_from_paper_in_the_listed_fields_alone(task, setting):
 def test_later_fields_enter_a_key_only_where_they_are_in_use():
     assert "tv" not in Settings().told() and "precondition" not in Settings().told()
     assert Settings(tv=0.1).told()["tv"] == 0.1
-    later = {"tv": 0.0, "precondition": 0.0, "network": "skip"}
+    later = {"tv": 0.0, "precondition": 0.0, "network": "skip", "settle": 0.0}
     assert {**Settings().told(), **later} == Settings().as_dict()
 
 

@@ -133,7 +133,7 @@ def plain_dip(y, settings, seed):
         noise = torch.randn(z.shape, generator=generator)
         return net(z + settings.input_noise * noise)
 
-    average = None
+    average, share = None, torch.ones(())
     output = forward(0)
     for k in range(1, settings.iterations + 1):
         optimizer.zero_grad()
@@ -142,7 +142,11 @@ def plain_dip(y, settings, seed):
         optimizer.step()
         output = forward(k)
         now = output.detach()
-        average = now if average is None else 0.99 * average + 0.01 * now
+        if average is None:
+            average = now
+        else:
+            share = share / (share + 0.99)
+            average = torch.lerp(average, now, share)
     return average
 
 
@@ -336,6 +340,21 @@ def test_background_and_in_line_denoisers_give_the_same_bits(noisy, tiny):
         _, a = run_recorded(tiny, noisy, executor)
     _, b = run_recorded(tiny, noisy, None)
     assert torch.equal(a[-1].estimate, b[-1].estimate)
+
+
+def test_the_estimate_is_the_mean_with_weights_that_fade_and_no_other_start(noisy, tiny):
+    s, images, estimates = tiny.replace(smoothing=0.9, result="x"), [], []
+
+    def keep(state):
+        images.append(state.x.double())
+        estimates.append(state.estimate.double())
+
+    deepred.restore(noisy, settings=s, sigma=0.1, device="cpu", callback=keep)
+    for k, estimate in enumerate(estimates, 1):
+        weights = s.smoothing ** torch.arange(k - 1, -1, -1, dtype=torch.float64)
+        expected = torch.einsum("k,k...->...", weights / weights.sum(), torch.stack(images[:k]))
+        # Thirty roundings of float32 numbers below 1, of the share as well.
+        torch.testing.assert_close(estimate, expected, atol=2e-6, rtol=0)
 
 
 def test_the_mean_over_runs_is_the_mean_of_single_runs(noisy, tiny):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -11,6 +12,7 @@ import torch
 from deepred import experiments, store, studies
 from deepred.engine import Engine
 from deepred.errors import InputError
+from deepred.settings import Settings
 from deepred.store import Store, read_curves, read_runs
 
 
@@ -125,3 +127,21 @@ def test_keys_depend_on_what_determines_the_result():
     assert len(set(keys)) == len(runs)
     assert keys == [run.key(truth) for run in experiments.plan("smoke", ["denoising"], (0, 1))]
     assert runs[0].key(truth + 0.01) != keys[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "stands"),
+    [
+        (dict(iterations=500), True),
+        (dict(iterations=499), False),
+        (dict(iterations=499, smoothing=0.0), True),
+        (None, True),  # no solver
+    ],
+    ids=str,
+)
+def test_results_of_version_1_stand_where_version_2_changes_little(monkeypatch, changes, stands):
+    settings = None if changes is None else Settings().replace(**changes)
+    run = replace(experiments.plan("smoke", ["denoising"])[0], settings=settings)
+    key = run.key(truth := run.truth())
+    monkeypatch.setattr("deepred.solver.VERSION", 1)
+    assert (run.key(truth) == key) == stands
