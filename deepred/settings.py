@@ -37,7 +37,7 @@ _COUNTS = (
     "inner_steps", "iterations", "runs", "check_every",
 )  # fmt: skip
 # Fields that came after the first results were stored, and the value with which they do nothing.
-_LATER = {"precondition": 0.0, "tv": 0.0, "network": "skip", "settle": 0.0}
+_LATER = {"precondition": 0.0, "tv": 0.0, "network": "skip", "settle": 0.0, "strengthen": 0.0}
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ class Settings:
     # The prior, Eq. (3), and its two weights.
     denoiser: str | None = "nlm"
     sigma_f: float = 3 / 255
+    strengthen: float = 0.0  # share of y - Hx that is given back to x before f: SOS boosting
     denoise_every: int = 10
     lag: int = 0  # intervals by which f(x) is late: 0 is Eq. (11), 1 the authors' thread
     lam: float = 0.5
@@ -131,6 +132,7 @@ class Settings:
             if not isinstance(getattr(self, name), bool):
                 raise InputError(f"{name} must be true or false, got {getattr(self, name)!r}")
         self._require("smoothing", float, lambda v: 0 <= v < 1, "in [0, 1)")
+        self._require("strengthen", float, lambda v: 0 <= v <= 1, "in [0, 1]")
         if self.lam > 0 and self.mu == 0:
             raise InputError("mu must be above 0 where lam is: without it x has no tie to y")
         if self.lam > 0 and self.denoiser is None:

@@ -139,6 +139,8 @@ class ADMM:
                 "settings.precondition needs an operator with a whitener: "
                 "Blur, Framed, Downsample, Radon"
             )
+        if settings.strengthen and not hasattr(H, "adjoint"):
+            raise InputError("settings.strengthen needs an operator with an adjoint")
         if settings.precondition and likelihood is not None:
             raise InputError(
                 "settings.precondition is for the L2 term: set it to 0 with a likelihood"
@@ -331,7 +333,15 @@ class ADMM:
 
     @torch.no_grad()
     def _call_denoiser(self, x: Tensor) -> Tensor:
-        return self.denoiser(x, self.settings.sigma_f)
+        """f(x), or f(x + a H^T(y - Hx)) with settings.strengthen = a.
+
+        The latter is the boosting of Romano and Elad (SIIMS 2015): what x has lost is given back,
+        with a share a of the noise, and f takes the noise out again.
+        """
+        s = self.settings
+        if s.strengthen:
+            x = x + s.strengthen * self.H.adjoint(self.y - self.H(x))
+        return self.denoiser(x, s.sigma_f)
 
     def _denoise(self, x: Tensor) -> Future | Tensor:
         """f(x), or the promise of it where it is computed beside the Theta-update.

@@ -11,6 +11,7 @@ import torch
 
 import deepred
 from deepred import red, restoration
+from deepred.engine import Engine
 from deepred.errors import DivergedError
 from deepred.networks import FreeImage, SkipNetwork
 from deepred.noise import clipped_variance
@@ -152,11 +153,11 @@ def plain_dip(y, settings, seed):
 
 def test_without_lam_and_mu_it_is_dip_to_the_bit(noisy, tiny):
     settings = Settings(channels=4, scales=2, input_channels=4, iterations=25, runs=1).as_dip()
-    result = deepred.restore(noisy, method="dip", settings=settings, seed=0, device="cpu")
+    result = deepred.restore(noisy, method="dip", settings=settings, seed=0, engine=Engine())
     assert torch.equal(result.image, plain_dip(noisy, settings, 0))
     # and through the general loop, where lam = mu = 0 only multiply a term by zero
     same = settings.replace(denoiser="nlm", growth=0.0, result="network")
-    result = deepred.restore(noisy, settings=same, seed=0, device="cpu")
+    result = deepred.restore(noisy, settings=same, seed=0, engine=Engine())
     assert torch.equal(result.image, plain_dip(noisy, settings, 0))
 
 
