@@ -212,24 +212,30 @@ template <class T> struct Map {
         }
     }
     template <bool LEAKY> void activate(const T* row, T* out) {
-        blocks<T>(C, [&](auto lanes, int c) {
-            constexpr int L = lanes();
-            auto p = load<T, L>(&a[c]), q = load<T, L>(&b[c]);
-            for (int x = 0; x < W; x++) {
-                auto t = p * load<T, L>(row + x * C + c) + q;
+        wide_blocks<T>(C, [&, end = (long)W * C, step = C](auto lanes, auto vectors, int c) {
+            constexpr int L = lanes(), N = vectors();
+            Vec<T, L> p[N], q[N];
+            UNROLL for (int n = 0; n < N; n++) p[n] = load<T, L>(&a[c + n * L]), q[n] = load<T, L>(&b[c + n * L]);
+            for (long i = c; i < end; i += step) UNROLL for (int n = 0; n < N; n++) {
+                auto t = p[n] * load<T, L>(row + i + n * L) + q[n];
                 if (LEAKY) t = leaky<T>(t);
-                store<T, L>(out + x * C + c, t);
+                store<T, L>(out + i + n * L, t);
             }
         });
     }
     void gradient_row(int r, T* out, const T* row = nullptr) {  // of y
         if (!row) row = at(r);
         const T* e = grad(r);
-        blocks<T>(C, [&](auto lanes, int c) {
-            constexpr int L = lanes();
-            auto p = load<T, L>(&A[c]), q = load<T, L>(&B[c]), o = load<T, L>(&D[c]);
-            for (int x = 0; x < W; x++)
-                store<T, L>(out + x * C + c, p * load<T, L>(e + x * C + c) + (q * load<T, L>(row + x * C + c) + o));
+        wide_blocks<T>(C, [&, end = (long)W * C, step = C](auto lanes, auto vectors, int c) {
+            constexpr int L = lanes(), N = vectors();
+            Vec<T, L> p[N], q[N], o[N];
+            UNROLL for (int n = 0; n < N; n++) {
+                p[n] = load<T, L>(&A[c + n * L]); q[n] = load<T, L>(&B[c + n * L]); o[n] = load<T, L>(&D[c + n * L]);
+            }
+            for (long i = c; i < end; i += step) UNROLL for (int n = 0; n < N; n++) {
+                long at = i + n * L;
+                store<T, L>(out + at, p[n] * load<T, L>(e + at) + (q[n] * load<T, L>(row + at) + o[n]));
+            }
         });
     }
     // Keep a row of the gradient of what follows: added to what is there, through LeakyReLU, and
@@ -237,21 +243,28 @@ template <class T> struct Map {
     template <bool ADD, bool LEAKY, bool SUM> void keep(int r, const T* G, const T* row = nullptr) {
         if (!row) row = at(r);
         T *e = grad(r), *s = &rows[(size_t)2 * r * C];
-        blocks<T>(C, [&](auto lanes, int c) {
-            constexpr int L = lanes();
+        wide_blocks<T>(C, [&, end = (long)W * C, step = C](auto lanes, auto vectors, int c) {
+            constexpr int L = lanes(), N = vectors();
             using V = Vec<T, L>;
-            V p = load<T, L>(&a[c]), q = load<T, L>(&b[c]), m = load<T, L>(&mean[c]), s1{}, s2{};
-            for (int x = 0; x < W; x++) {
-                V d = load<T, L>(G + x * C + c);
-                if (ADD) d += load<T, L>(e + x * C + c);
-                if (LEAKY || SUM) {
-                    V y = load<T, L>(row + x * C + c);
-                    if (LEAKY) d = p * y + q > T(0) ? d : d * T(SLOPE);
-                    if (SUM) s1 += d, s2 += d * (y - m);
-                }
-                store<T, L>(e + x * C + c, d);
+            V p[N], q[N], m[N], s1[N], s2[N];
+            UNROLL for (int n = 0; n < N; n++) {
+                const int k = c + n * L;
+                p[n] = load<T, L>(&a[k]); q[n] = load<T, L>(&b[k]); m[n] = load<T, L>(&mean[k]); s1[n] = s2[n] = V{};
             }
-            if (SUM) store<T, L>(s + c, s1), store<T, L>(s + C + c, s2 * load<T, L>(&istd[c]));
+            for (long i = c; i < end; i += step) UNROLL for (int n = 0; n < N; n++) {
+                const long at = i + n * L;
+                V d = load<T, L>(G + at);
+                if (ADD) d += load<T, L>(e + at);
+                if (LEAKY || SUM) {
+                    V y = load<T, L>(row + at);
+                    if (LEAKY) d = p[n] * y + q[n] > T(0) ? d : d * T(SLOPE);
+                    if (SUM) s1[n] += d, s2[n] += d * (y - m[n]);
+                }
+                store<T, L>(e + at, d);
+            }
+            if (SUM) UNROLL for (int n = 0; n < N; n++) {
+                store<T, L>(s + c + n * L, s1[n]); store<T, L>(s + C + c + n * L, s2[n] * load<T, L>(&istd[c + n * L]));
+            }
         });
     }
 };
