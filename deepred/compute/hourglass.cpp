@@ -238,9 +238,9 @@ template <class T> struct Map {
             }
         });
     }
-    // Keep a row of the gradient of what follows: added to what is there, through LeakyReLU, and
-    // with the two sums that the normalisation needs.
-    template <bool ADD, bool LEAKY, bool SUM> void keep(int r, const T* G, const T* row = nullptr) {
+    // Keep a row of the gradient of what follows, through LeakyReLU, and the two sums that the
+    // normalisation needs.
+    template <bool LEAKY> void keep(int r, const T* G, const T* row = nullptr) {
         if (!row) row = at(r);
         T *e = grad(r), *s = &rows[(size_t)2 * r * C];
         wide_blocks<T>(C, [&, end = (long)W * C, step = C](auto lanes, auto vectors, int c) {
@@ -254,15 +254,12 @@ template <class T> struct Map {
             for (long i = c; i < end; i += step) UNROLL for (int n = 0; n < N; n++) {
                 const long at = i + n * L;
                 V d = load<T, L>(G + at);
-                if (ADD) d += load<T, L>(e + at);
-                if (LEAKY || SUM) {
-                    V y = load<T, L>(row + at);
-                    if (LEAKY) d = p[n] * y + q[n] > T(0) ? d : d * T(SLOPE);
-                    if (SUM) s1[n] += d, s2[n] += d * (y - m[n]);
-                }
+                V y = load<T, L>(row + at);
+                if (LEAKY) d = p[n] * y + q[n] > T(0) ? d : d * T(SLOPE);
+                s1[n] += d; s2[n] += d * (y - m[n]);
                 store<T, L>(e + at, d);
             }
-            if (SUM) UNROLL for (int n = 0; n < N; n++) {
+            UNROLL for (int n = 0; n < N; n++) {
                 store<T, L>(s + c + n * L, s1[n]); store<T, L>(s + C + c + n * L, s2[n] * load<T, L>(&istd[c + n * L]));
             }
         });
@@ -390,35 +387,59 @@ template <class T> struct Net {
         for (int c = 0; c < C; c++) row[2 * C + c] += row[c];
         for (int c = 0; c < C; c++) row[(size_t)(W - 1) * C + c] += row[(size_t)(W + 1) * C + c];
     }
+    // The two convolutions that read a map on the way down: 3x3 of stride 2, and the skip's 1x1.
+    void down(Source<T>& in, Level& v) {
+        const int CI = in.C, CO = v.d1.C;
+        Weights<T> &k = v.w1, &ks = v.ws;
+        pack<T>(k.packed[0], 3, 3 * CI, CO, [&](int r, int j, int c) { return k.w[((c * CI + j % CI) * 3 + r) * 3 + j / CI]; });
+        pack<T>(ks.packed[0], 1, CI, skip, [&](int, int j, int c) { return ks.w[c * CI + j]; });
+        parallel(v.d1.H, (size_t)v.d1.H * v.d1.W * CI, [&](int, int r0, int r1, int t) {
+            const size_t size = (size_t)(in.W + 2) * CI;
+            for (int y = r0; y < r1; y++) {
+                const T* at[3];
+                for (int i = 0; i < 3; i++) {
+                    const int r = 2 * y + i - 1;
+                    T* row = room_of(t) + ((r + 1) & 3) * size;
+                    at[i] = row;
+                    if (i == 0 && y > r0) continue;
+                    padded(in, r, row, nullptr);
+                    if (i == 0 || !skip) continue;
+                    const T* inner = row + CI;
+                    row_conv<T>(&inner, 1, CI, CI, ks.packed[0].data(), v.s.at(r), skip, skip, in.W);
+                    v.s.statistics(r, v.s.at(r));
+                }
+                row_conv<T>(at, 3, 3 * CI, 2 * CI, k.packed[0].data(), v.d1.at(y), CO, CO, v.d1.W);
+                v.d1.statistics(y, v.d1.at(y));
+            }
+        });
+        v.d1.normalise();
+        if (skip) v.s.normalise();
+    }
     // Tap (row r, plane p) of a filter for input channel i and output channel o, as Winograd has it.
     static T tap(const Weights<T>& k, int CI, int o, int i, int r, int p) {
         const T* w = k.w + ((size_t)(o * CI + i) * 3 + r) * 3;
         return T(G_MATRIX[p][0]) * w[0] + T(G_MATRIX[p][1]) * w[1] + T(G_MATRIX[p][2]) * w[2];
     }
-    void conv3(Source<T>& in, Map<T>& out, Weights<T>& k, int S) {
+    void conv3(Source<T>& in, Map<T>& out, Weights<T>& k) {
         const int CI = in.C, CO = out.C, n = (in.W + 3) / 4;
-        if (S == 1) for (int p = 0; p < 6; p++) pack<T>(k.packed[p], 3, CI, CO, [&](int r, int j, int c) { return tap(k, CI, c, j, r, p); });
-        else pack<T>(k.packed[0], 3, 3 * CI, CO, [&](int r, int j, int c) { return k.w[((c * CI + j % CI) * 3 + r) * 3 + j / CI]; });
+        for (int p = 0; p < 6; p++) pack<T>(k.packed[p], 3, CI, CO, [&](int r, int j, int c) { return tap(k, CI, c, j, r, p); });
         parallel(out.H, (size_t)out.H * out.W * CI, [&](int, int r0, int r1, int t) {
-            const size_t wide = (size_t)(4 * n + 2) * CI, size = S == 1 ? (size_t)6 * n * CI : wide;
+            const size_t wide = (size_t)(4 * n + 2) * CI, size = (size_t)6 * n * CI;
             T *ring = room_of(t), *x = ring + 4 * size, *m = x + wide, *tmp = m + (size_t)6 * n * CO;
-            int have[4] = {-9, -9, -9, -9};
             std::memset(x, 0, sizeof(T) * wide);
             for (int y = r0; y < r1; y++) {
                 const T* at[3];
                 for (int i = 0; i < 3; i++) {
-                    int r = S * y + i - 1, slot = r & 3;
-                    T* row = ring + slot * size;
+                    T* row = ring + ((y + i) & 3) * size;
                     at[i] = row;
-                    if (have[slot] == r) continue;
-                    padded(in, r, S == 1 ? x : row, tmp); have[slot] = r;
-                    if (S == 1) to_planes(x, CI, n, row);
+                    if (i < 2 && y > r0) continue;
+                    padded(in, y + i - 1, x, tmp); to_planes(x, CI, n, row);
                 }
-                if (S == 1) {
-                    for (int p = 0; p < 6; p++, at[0] += n * CI, at[1] += n * CI, at[2] += n * CI)
-                        row_conv<T>(at, 3, CI, CI, k.packed[p].data(), m + (size_t)p * n * CO, CO, CO, n);
-                    from_planes(m, CO, n, out.at(y), out.W);
-                } else row_conv<T>(at, 3, 3 * CI, (long)S * CI, k.packed[0].data(), out.at(y), CO, CO, out.W);
+                for (int p = 0; p < 6; p++) {
+                    row_conv<T>(at, 3, CI, CI, k.packed[p].data(), m + (size_t)p * n * CO, CO, CO, n);
+                    for (auto& row : at) row += n * CI;
+                }
+                from_planes(m, CO, n, out.at(y), out.W);
                 out.statistics(y, out.at(y));
             }
         });
@@ -448,12 +469,11 @@ template <class T> struct Net {
         threads_wanted = nt; threads(nt); z.z = zz;
         for (int l = 0; l < scales; l++) {
             Level& v = level[l];
-            if (skip) conv1(into(l), v.s, v.ws);
-            conv3(into(l), v.d1, v.w1, 2); conv3(v.of_d1, v.d2, v.w2, 1);
+            down(into(l), v); conv3(v.of_d1, v.d2, v.w2);
         }
         for (int l = scales - 1; l >= 0; l--) {
             Level& v = level[l];
-            cat(v.cat); conv3(v.cat, v.u1, v.w3, 1); conv1(v.of_u1, v.u2, v.w4);
+            cat(v.cat); conv3(v.cat, v.u1, v.w3); conv1(v.of_u1, v.u2, v.w4);
         }
         Active<T>& in = level[0].of_u2;
         const int CI = in.C;
@@ -469,69 +489,74 @@ template <class T> struct Net {
         });
     }
 
-    // The sums over chunks of rows of a convolution's weights' gradient, in torch's order.
-    template <class F> void collect(Weights<T>& k, int chunks, int n, int CO, int K, int CI, F index) {
-        for (int c = 1; c < chunks; c++) for (int i = 0; i < n; i++) k.sums[i] += k.sums[(size_t)c * n + i];
-        for (int j = 0; j < K * K * CI; j++) for (int c = 0; c < CO; c++) k.dw[index(j, c)] = k.sums[(size_t)j * CO + c];
+    // The sums over chunks of rows, all in the first of them.
+    static void total(std::vector<T>& sums, int chunks, size_t n) {
+        for (int c = 1; c < chunks; c++) for (size_t i = 0; i < n; i++) sums[i] += sums[c * n + i];
+    }
+    // They make the gradient of a convolution's weights, in torch's order.
+    template <class F> void collect(Weights<T>& k, int chunks, int n, int CO, F index) {
+        total(k.sums, chunks, n);
+        for (int j = 0; j < n / CO; j++) for (int c = 0; c < CO; c++) k.dw[index(j, c)] = k.sums[(size_t)j * CO + c];
         for (int c = 0; c < CO; c++) k.dbias[c] = 0;  // the normalisation takes the bias out again
     }
-    void weights3(Source<T>& in, Map<T>& out, Weights<T>& k) {  // of stride 2
-        const int CI = in.C, CO = out.C, J = 3 * CI, n = 3 * J * CO;
-        k.sums.assign((size_t)chunks_of(out.H) * n, 0);
-        parallel(out.H, (size_t)out.H * out.W * CI, [&](int chunk, int r0, int r1, int t) {
-            size_t size = (size_t)(in.W + 2) * CI;
-            T *ring = room_of(t), *d = ring + 4 * size, *tmp = d + (size_t)out.W * CO;
-            int have[4] = {-9, -9, -9, -9};
-            for (int y = r0; y < r1; y++) {
-                out.gradient_row(y, d);
-                for (int i = 0; i < 3; i++) {
-                    int r = 2 * y + i - 1, slot = r & 3;
-                    if (have[slot] != r) padded(in, r, ring + slot * size, tmp), have[slot] = r;
-                    row_outer<T>(ring + slot * size, J, 2 * CI, d, CO, out.W, &k.sums[(size_t)chunk * n + (size_t)i * J * CO]);
-                }
-            }
-        });
-        collect(k, chunks_of(out.H), n, CO, 3, CI, [&](int j, int c) { return ((c * CI + j % CI) * 3 + j / J) * 3 + j % J / CI; });
-    }
-    // The gradient of the input of a convolution of stride 2, handed over row by row: first that of
-    // the padded input, then folded where the reflection came from.
-    template <class F> void input3(int H, int W, int CI, Map<T>& out, Weights<T>& k, F keep) {
-        const int CO = out.C;
-        // The taps that meet at an even or odd row and column of the padded input.
-        static const int even[2] = {2, 0}, odd[1] = {1};
+    static T* added(T* to, const T* a, const T* b, size_t n) { for (size_t i = 0; i < n; i++) to[i] = a[i] + b[i]; return to; }
+
+    // Weights and input of what `down` does; no gradient where there is no map above. The gradient of
+    // the 3x3's input is that of the padded input, folded where the reflection came from: row 1 was
+    // also read as row -1.
+    void back_down(Source<T>& in, Level& v, Map<T>* above) {
+        Map<T>& out = v.d1;
+        Weights<T> &k = v.w1, &ks = v.ws;
+        const int H = in.H, W = in.W, CI = in.C, CO = out.C, J = 3 * CI, n = 3 * J * CO;
+        // The taps that meet at an odd or even row and column of the input.
+        static const int odd[2] = {2, 0}, even[1] = {1};
         auto put = [&](int i, const int* kys, int R, const int* kxs, int K) {
             pack<T>(k.packed_back[i], R, K * CO, CI, [&](int r, int j, int c) {
                 return k.w[((j % CO * CI + c) * 3 + kys[r]) * 3 + kxs[j / CO]]; });
         };
-        put(0, even, 2, even, 2), put(1, even, 2, odd, 1), put(2, odd, 1, even, 2), put(3, odd, 1, odd, 1);
-        parallel(H, (size_t)out.H * out.W * CI, [&](int, int r0, int r1, int t) {
-            size_t size = (size_t)(out.W + 2) * CO, width = (size_t)(W + 2) * CI;
-            T *ring = room_of(t), *none = ring + 4 * size, *G = none + size, *more = G + width;
-            std::memset(ring, 0, sizeof(T) * 5 * size);
-            int have[4] = {-9, -9, -9, -9};
+        if (above) {
+            put(0, even, 1, odd, 2), put(1, even, 1, even, 1), put(2, odd, 2, odd, 2), put(3, odd, 2, even, 1);
+            pack<T>(ks.packed_back[0], 1, skip, CI, [&](int, int j, int c) { return ks.w[j * CI + c]; });
+        }
+        k.sums.assign((size_t)chunks_of(H) * n, 0); ks.sums.assign((size_t)chunks_of(H) * CI * skip, 0);
+        parallel(H, (size_t)H * W * CI, [&](int chunk, int r0, int r1, int t) {
+            const size_t size = (size_t)(out.W + 2) * CO, width = (size_t)(W + 2) * CI;
+            T *ring = room_of(t), *none = ring + 2 * size, *sum = none + size, *x = sum + size, *G = x + width, *e = G + width;
+            std::memset(ring, 0, sizeof(T) * 3 * size);
+            int have[2] = {-1, -1};
             auto dy = [&](int y) -> const T* {  // with a pixel of nothing at both ends
-                if (y < 0 || y >= out.H) return none;
-                T* at = ring + (y & 3) * size;
-                if (have[y & 3] != y) out.gradient_row(y, at + CO), have[y & 3] = y;
+                if (y >= out.H) return none;
+                T* at = ring + (y & 1) * size;
+                if (have[y & 1] != y) out.gradient_row(y, at + CO), have[y & 1] = y;
                 return at;
             };
-            auto padded_row = [&](int p, T* G) {
-                const int m = p >> 1, R = p & 1 ? 1 : 2, i = p & 1 ? 2 : 0;
-                const T* at[2] = {p & 1 ? dy(m) : dy(m - 1), p & 1 ? nullptr : dy(m)};
-                row_conv<T>(at, R, 2 * CO, CO, k.packed_back[i].data(), G, 2 * CI, CI, out.W + 1);
-                at[0] += CO; if (R == 2) at[1] += CO;
-                row_conv<T>(at, R, CO, CO, k.packed_back[i + 1].data(), G + CI, 2 * CI, CI, out.W);
+            for (int r = r0; r < r1; r++) {
+                in.row(r, x + CI, nullptr); reflect(x, W, CI);
+                const int R = 1 + (r & 1), *kys = r & 1 ? odd : even;
+                const T *at[2] = {dy(r / 2), r & 1 ? dy(r / 2 + 1) : nullptr}, *inner = e;
+                if (r == 1) at[1] = added(sum, at[0], at[1], size);
+                for (int i = 0; i < R; i++)
+                    row_outer<T>(x, J, 2 * CI, at[i] + CO, CO, out.W, &k.sums[(size_t)chunk * n + (size_t)kys[i] * J * CO]);
+                if (skip) {
+                    v.s.gradient_row(r, e);
+                    row_outer<T>(x + CI, CI, CI, e, skip, W, &ks.sums[(size_t)chunk * CI * skip]);
+                }
+                if (!above) continue;
+                row_conv<T>(at, R, 2 * CO, CO, k.packed_back[2 * R - 2].data(), G, 2 * CI, CI, out.W + 1);
+                for (int i = 0; i < R; i++) at[i] += CO;
+                row_conv<T>(at, R, CO, CO, k.packed_back[2 * R - 1].data(), G + CI, 2 * CI, CI, out.W);
                 std::memset(G + (size_t)(W + 1) * CI, 0, sizeof(T) * CI);
                 fold(G, W, CI);
-            };
-            auto add = [&](int p) { padded_row(p, more); for (size_t i = CI; i < (size_t)(W + 1) * CI; i++) G[i] += more[i]; };
-            for (int r = r0; r < r1; r++) {
-                padded_row(r + 1, G);
-                if (r == 1) add(0);
-                if (r == H - 2) add(H + 1);
-                keep(r, G + CI);
+                if (skip) {
+                    row_conv<T>(&inner, 1, skip, skip, ks.packed_back[0].data(), x, CI, CI, W);
+                    added(G + CI, G + CI, x, (size_t)W * CI);
+                }
+                above->template keep<true>(r, G + CI);
             }
         });
+        collect(k, chunks_of(H), n, CO, [&](int j, int c) { return ((c * CI + j % CI) * 3 + j / J) * 3 + j % J / CI; });
+        if (skip) collect(ks, chunks_of(H), CI * skip, skip, [&](int j, int c) { return c * CI + j; });
+        if (above) above->normalise_backward();
     }
     // Weights and input of a convolution of stride 1, whose rows are `at` three taps each.
     template <class F> void back3(Source<T>& in, Map<T>& out, Weights<T>& k, F keep) {
@@ -550,11 +575,10 @@ template <class T> struct Net {
                 if (have[y & 3] != y) out.gradient_row(y, d), gradient_to_planes(d, CO, n, at), have[y & 3] = y;
                 return at;
             };
-            auto added = [&](T* to, const T* a, const T* b) { for (size_t i = 0; i < size; i++) to[i] = a[i] + b[i]; return to; };
             for (int r = r0; r < r1; r++) {
                 const T *at[3] = {dy(r + 1), dy(r), dy(r - 1)}, *y = in.raw(r, tmp);
-                if (r == 1) at[0] = added(sum[0], at[0], dy(0));  // rows 1 and H - 2 were also read as
-                if (r == H - 2) at[2] = added(sum[1], at[2], dy(H - 1));  // their reflections
+                if (r == 1) at[0] = added(sum[0], at[0], dy(0), size);  // rows 1 and H - 2 were also read as
+                if (r == H - 2) at[2] = added(sum[1], at[2], dy(H - 1), size);  // their reflections
                 std::memset(x + (size_t)(W + 2) * CI, 0, sizeof(T) * (4 * n - W) * CI);
                 in.activate(y, x + CI); reflect(x, W, CI); to_planes(x, CI, n, v);
                 for (int p = 0; p < 6; p++, v += n * CI) {
@@ -568,7 +592,7 @@ template <class T> struct Net {
                 keep(r, x + CI, y);
             }
         });
-        for (int c = 1; c < chunks_of(H); c++) for (int i = 0; i < 6 * count; i++) k.sums[i] += k.sums[(size_t)c * 6 * count + i];
+        total(k.sums, chunks_of(H), (size_t)6 * count);
         for (int c = 0; c < CO; c++) for (int j = 0; j < CI; j++) for (int i = 0; i < 3; i++) for (int x = 0; x < 3; x++) {
             T s = 0;
             for (int p = 0; p < 6; p++) s += T(G_MATRIX[p][x]) * k.sums[((size_t)(p * 3 + i) * CI + j) * CO + c];
@@ -576,11 +600,10 @@ template <class T> struct Net {
         }
         for (int c = 0; c < CO; c++) k.dbias[c] = 0;
     }
-    // Weights and input of a 1x1 convolution; keep(row, gradient) unless it is nullptr.
+    // Weights and input of a 1x1 convolution.
     template <class F> void back1(Source<T>& in, Map<T>& out, Weights<T>& k, F keep) {
         const int CI = in.C, CO = out.C, n = CI * CO;
-        constexpr bool onward = !std::is_same_v<F, std::nullptr_t>;
-        if (onward) pack<T>(k.packed_back[0], 1, CO, CI, [&](int, int j, int c) { return k.w[j * CI + c]; });
+        pack<T>(k.packed_back[0], 1, CO, CI, [&](int, int j, int c) { return k.w[j * CI + c]; });
         k.sums.assign((size_t)chunks_of(out.H) * n, 0);
         parallel(out.H, (size_t)out.H * out.W * CI, [&](int chunk, int r0, int r1, int t) {
             T *x = room_of(t), *d = x + (size_t)in.W * CI, *G = d + (size_t)out.W * CO, *tmp = G + (size_t)in.W * CI;
@@ -588,13 +611,11 @@ template <class T> struct Net {
                 out.gradient_row(y, d);
                 in.row(y, x, tmp);
                 row_outer<T>(x, CI, CI, d, CO, out.W, &k.sums[(size_t)chunk * n]);
-                if constexpr (onward) {
-                    row_conv<T>(&d, 1, CO, CO, k.packed_back[0].data(), G, CI, CI, in.W);
-                    keep(y, G);
-                }
+                row_conv<T>(&d, 1, CO, CO, k.packed_back[0].data(), G, CI, CI, in.W);
+                keep(y, G);
             }
         });
-        collect(k, chunks_of(out.H), n, CO, 1, CI, [&](int j, int c) { return c * CI + j; });
+        collect(k, chunks_of(out.H), n, CO, [&](int j, int c) { return c * CI + j; });
     }
     void back_head(const T* go) {
         Map<T>& in = level[0].u2;
@@ -610,10 +631,10 @@ template <class T> struct Net {
                 in.template activate<true>(in.at(y), x);
                 row_outer<T>(x, CI, CI, d, 4, W, &head.sums[(size_t)chunk * n]);
                 row_conv<T>(&d, 1, 4, 4, head.packed_back[0].data(), G, CI, CI, W);
-                in.template keep<false, true, true>(y, G);
+                in.template keep<true>(y, G);
             }
         });
-        for (int c = 1; c < chunks_of(H); c++) for (int i = 0; i < n; i++) head.sums[i] += head.sums[(size_t)c * n + i];
+        total(head.sums, chunks_of(H), n);
         for (int c = 0; c < outputs; c++) {
             for (int j = 0; j < CI; j++) head.dw[c * CI + j] = head.sums[j * 4 + c];
             double s = 0;
@@ -651,10 +672,10 @@ template <class T> struct Net {
                         store<T, L>(G + x * K + k, T(.75) * (load<T, L>(q + K) + load<T, L>(q + 2 * K)) + T(.25) * (load<T, L>(q) + load<T, L>(q + 3 * K)));
                     }
                 });
-                low.template keep<false, true, true>(i, G);
+                low.template keep<true>(i, G);
                 if (S) for (const T* from : {m, o}) {
                     blocks<T>(S, [&](auto lanes, int k) { for (int x = 0; x < c.W; x++) store<T, lanes()>(v + x * S + k, load<T, lanes()>(from + (size_t)x * C + k)); });
-                    s.template keep<false, true, true>(2 * i + (from == o), v);
+                    s.template keep<true>(2 * i + (from == o), v);
                 }
             }
         });
@@ -666,26 +687,18 @@ template <class T> struct Net {
         back_head(go);
         for (int l = 0; l < scales; l++) {
             Level& v = level[l];
-            back1(v.of_u1, v.u2, v.w4, [&](int r, const T* G) { v.u1.template keep<false, true, true>(r, G); });
+            back1(v.of_u1, v.u2, v.w4, [&](int r, const T* G) { v.u1.template keep<true>(r, G); });
             v.u1.normalise_backward();
-            back3(v.cat, v.u1, v.w3, [&](int r, const T* G, const T* y) { v.cat.norm.template keep<false, false, true>(r, G, y); });
+            back3(v.cat, v.u1, v.w3, [&](int r, const T* G, const T* y) { v.cat.norm.template keep<false>(r, G, y); });
             v.cat.norm.normalise_backward();
             back_cat(v.cat);
         }
         for (int l = scales - 1; l >= 0; l--) {  // d2's and s's gradients are there
             Level& v = level[l];
             Map<T>* above = l ? &level[l - 1].d2 : nullptr;
-            if (skip && above) back1(into(l), v.s, v.ws, [&](int r, const T* G) { above->template keep<false, false, false>(r, G); });
-            else if (skip) back1(into(l), v.s, v.ws, nullptr);
-            back3(v.of_d1, v.d2, v.w2, [&](int r, const T* G, const T*) { v.d1.template keep<false, true, true>(r, G); });
+            back3(v.of_d1, v.d2, v.w2, [&](int r, const T* G, const T*) { v.d1.template keep<true>(r, G); });
             v.d1.normalise_backward();
-            weights3(into(l), v.d1, v.w1);
-            if (!above) continue;
-            input3(above->H, above->W, above->C, v.d1, v.w1, [&](int r, const T* G) {
-                if (skip) above->template keep<true, true, true>(r, G);
-                else above->template keep<false, true, true>(r, G);
-            });
-            above->normalise_backward();
+            back_down(into(l), v, above);
         }
     }
 };
