@@ -93,6 +93,65 @@ void row_outer(const T* in, int J, long IS, const T* d, int CO, int n, T* dw) {
     }
 }
 
+// Winograd's F(4, 3) along a row (Lavin and Gray, 2016): y = A'[(G w) (B' x)] takes 6 multiplications
+// for 4 pixels and a filter of 3 where there were 12. Its points 0, +-sqrt(1/2), +-sqrt(2) and infinity
+// keep the precision of float32. A row of n tiles becomes 6 planes of n pixels; gradients go back by
+// the transposed matrices.
+constexpr double ROOT = .70710678118654752440;
+constexpr double G_MATRIX[6][3] = {{1, 0, 0}, {-2 / 3., -ROOT / 1.5, -1 / 3.}, {-2 / 3., ROOT / 1.5, -1 / 3.},
+                                   {1 / 6., ROOT / 3, 1 / 3.}, {1 / 6., -ROOT / 3, 1 / 3.}, {0, 0, 1}};
+// f(lanes, t, c) for each tile and block of channels.
+template <class T, class F> INLINE void tiles(int C, int n, F f) {
+    blocks<T>(C, [&](auto lanes, int c) { for (int t = 0; t < n; t++) f(lanes, t, c); });
+}
+template <class T> void to_planes(const T* x, int C, int n, T* v) {  // B': x has 4 n + 2 pixels
+    tiles<T>(C, n, [&](auto lanes, int t, int c) {
+        constexpr int L = lanes();
+        Vec<T, L> d[6];
+        UNROLL for (int i = 0; i < 6; i++) d[i] = load<T, L>(x + (size_t)(4 * t + i) * C + c);
+        auto a = d[4] - T(2) * d[2], b = T(ROOT) * (d[3] - T(2) * d[1]);
+        auto e = d[4] - T(.5) * d[2], f = T(2 * ROOT) * (d[3] - T(.5) * d[1]);
+        Vec<T, L> m[6] = {d[4] - T(2.5) * d[2] + d[0], a + b, a - b, e + f, e - f, d[5] - T(2.5) * d[3] + d[1]};
+        UNROLL for (int i = 0; i < 6; i++) store<T, L>(v + (size_t)(i * n + t) * C + c, m[i]);
+    });
+}
+template <class T> void from_planes(const T* v, int C, int n, T* y, int W) {  // A': W pixels
+    tiles<T>(C, n, [&](auto lanes, int t, int c) {
+        constexpr int L = lanes();
+        Vec<T, L> m[6];
+        UNROLL for (int i = 0; i < 6; i++) m[i] = load<T, L>(v + (size_t)(i * n + t) * C + c);
+        auto a = m[1] + m[2], b = T(ROOT) * (m[1] - m[2]), e = m[3] + m[4], f = T(2 * ROOT) * (m[3] - m[4]);
+        Vec<T, L> d[4] = {m[0] + a + e, b + f, T(.5) * a + T(2) * e, T(.5) * b + T(2) * f + m[5]};
+        UNROLL for (int i = 0; i < 4; i++) if (4 * t + i < W) store<T, L>(y + (size_t)(4 * t + i) * C + c, d[i]);
+    });
+}
+template <class T> void gradient_to_planes(const T* y, int C, int n, T* v) {  // A: y has 4 n pixels
+    tiles<T>(C, n, [&](auto lanes, int t, int c) {
+        constexpr int L = lanes();
+        Vec<T, L> d[4];
+        UNROLL for (int i = 0; i < 4; i++) d[i] = load<T, L>(y + (size_t)(4 * t + i) * C + c);
+        auto a = d[0] + T(.5) * d[2], b = T(ROOT) * (d[1] + T(.5) * d[3]);
+        auto e = d[0] + T(2) * d[2], f = T(2 * ROOT) * (d[1] + T(2) * d[3]);
+        Vec<T, L> m[6] = {d[0], a + b, a - b, e + f, e - f, d[3]};
+        UNROLL for (int i = 0; i < 6; i++) store<T, L>(v + (size_t)(i * n + t) * C + c, m[i]);
+    });
+}
+template <class T> void gradient_from_planes(const T* v, int C, int n, T* x) {  // B: tiles overlap by 2 pixels
+    blocks<T>(C, [&](auto lanes, int c) {
+        constexpr int L = lanes();
+        Vec<T, L> m[6], last{}, past{};
+        for (int t = 0; t < n; t++) {
+            UNROLL for (int i = 0; i < 6; i++) m[i] = load<T, L>(v + (size_t)(i * n + t) * C + c);
+            auto a = m[1] + m[2], b = T(ROOT) * (m[1] - m[2]), e = m[3] + m[4], f = T(2 * ROOT) * (m[3] - m[4]);
+            T* to = x + (size_t)4 * t * C + c;
+            store<T, L>(to, last + m[0]); store<T, L>(to + C, past + m[5] - T(2) * b - T(.5) * f);
+            store<T, L>(to + 2 * C, T(-2.5) * m[0] - T(2) * a - T(.5) * e); store<T, L>(to + 3 * C, b + f - T(2.5) * m[5]);
+            last = m[0] + a + e; past = m[5];
+        }
+        store<T, L>(x + (size_t)4 * n * C + c, last); store<T, L>(x + (size_t)(4 * n + 1) * C + c, past);
+    });
+}
+
 // A convolution's result y, followed by normalisation and, but for `Cat`, LeakyReLU; its gradient g.
 template <class T> struct Map {
     int H = 0, W = 0, C = 0;
@@ -152,65 +211,78 @@ template <class T> struct Map {
             A[c] = k; B[c] = -q; D[c] = q * mean[c] - k * s1 / n;
         }
     }
-    template <bool LEAKY> void activate(int r, T* out, const T* row = nullptr) {
-        if (!row) row = at(r);
-        blocks<T>(C, [&](auto lanes, int c) {
-            constexpr int L = lanes();
-            auto p = load<T, L>(&a[c]), q = load<T, L>(&b[c]);
-            for (int x = 0; x < W; x++) {
-                auto t = p * load<T, L>(row + x * C + c) + q;
+    template <bool LEAKY> void activate(const T* row, T* out) {
+        wide_blocks<T>(C, [&, end = (long)W * C, step = C](auto lanes, auto vectors, int c) {
+            constexpr int L = lanes(), N = vectors();
+            Vec<T, L> p[N], q[N];
+            UNROLL for (int n = 0; n < N; n++) p[n] = load<T, L>(&a[c + n * L]), q[n] = load<T, L>(&b[c + n * L]);
+            for (long i = c; i < end; i += step) UNROLL for (int n = 0; n < N; n++) {
+                auto t = p[n] * load<T, L>(row + i + n * L) + q[n];
                 if (LEAKY) t = leaky<T>(t);
-                store<T, L>(out + x * C + c, t);
+                store<T, L>(out + i + n * L, t);
             }
         });
     }
     void gradient_row(int r, T* out, const T* row = nullptr) {  // of y
         if (!row) row = at(r);
         const T* e = grad(r);
-        blocks<T>(C, [&](auto lanes, int c) {
-            constexpr int L = lanes();
-            auto p = load<T, L>(&A[c]), q = load<T, L>(&B[c]), o = load<T, L>(&D[c]);
-            for (int x = 0; x < W; x++)
-                store<T, L>(out + x * C + c, p * load<T, L>(e + x * C + c) + (q * load<T, L>(row + x * C + c) + o));
+        wide_blocks<T>(C, [&, end = (long)W * C, step = C](auto lanes, auto vectors, int c) {
+            constexpr int L = lanes(), N = vectors();
+            Vec<T, L> p[N], q[N], o[N];
+            UNROLL for (int n = 0; n < N; n++) {
+                p[n] = load<T, L>(&A[c + n * L]); q[n] = load<T, L>(&B[c + n * L]); o[n] = load<T, L>(&D[c + n * L]);
+            }
+            for (long i = c; i < end; i += step) UNROLL for (int n = 0; n < N; n++) {
+                long at = i + n * L;
+                store<T, L>(out + at, p[n] * load<T, L>(e + at) + (q[n] * load<T, L>(row + at) + o[n]));
+            }
         });
     }
-    // Keep a row of the gradient of what follows: added to what is there, through LeakyReLU, and
-    // with the two sums that the normalisation needs.
-    template <bool ADD, bool LEAKY, bool SUM> void keep(int r, const T* G, const T* row = nullptr) {
+    // Keep a row of the gradient of what follows, through LeakyReLU, and the two sums that the
+    // normalisation needs.
+    template <bool LEAKY> void keep(int r, const T* G, const T* row = nullptr) {
         if (!row) row = at(r);
         T *e = grad(r), *s = &rows[(size_t)2 * r * C];
-        blocks<T>(C, [&](auto lanes, int c) {
-            constexpr int L = lanes();
+        wide_blocks<T>(C, [&, end = (long)W * C, step = C](auto lanes, auto vectors, int c) {
+            constexpr int L = lanes(), N = vectors();
             using V = Vec<T, L>;
-            V p = load<T, L>(&a[c]), q = load<T, L>(&b[c]), m = load<T, L>(&mean[c]), s1{}, s2{};
-            for (int x = 0; x < W; x++) {
-                V d = load<T, L>(G + x * C + c);
-                if (ADD) d += load<T, L>(e + x * C + c);
-                if (LEAKY || SUM) {
-                    V y = load<T, L>(row + x * C + c);
-                    if (LEAKY) d = p * y + q > T(0) ? d : d * T(SLOPE);
-                    if (SUM) s1 += d, s2 += d * (y - m);
-                }
-                store<T, L>(e + x * C + c, d);
+            V p[N], q[N], m[N], s1[N], s2[N];
+            UNROLL for (int n = 0; n < N; n++) {
+                const int k = c + n * L;
+                p[n] = load<T, L>(&a[k]); q[n] = load<T, L>(&b[k]); m[n] = load<T, L>(&mean[k]); s1[n] = s2[n] = V{};
             }
-            if (SUM) store<T, L>(s + c, s1), store<T, L>(s + C + c, s2 * load<T, L>(&istd[c]));
+            for (long i = c; i < end; i += step) UNROLL for (int n = 0; n < N; n++) {
+                const long at = i + n * L;
+                V d = load<T, L>(G + at);
+                V y = load<T, L>(row + at);
+                if (LEAKY) d = p[n] * y + q[n] > T(0) ? d : d * T(SLOPE);
+                s1[n] += d; s2[n] += d * (y - m[n]);
+                store<T, L>(e + at, d);
+            }
+            UNROLL for (int n = 0; n < N; n++) {
+                store<T, L>(s + c + n * L, s1[n]); store<T, L>(s + C + c + n * L, s2[n] * load<T, L>(&istd[c + n * L]));
+            }
         });
     }
 };
 
-// What a convolution reads: a row at a time, of CI channels.
+// What a convolution reads: a row at a time, of C channels, first as it is kept and then as it is read.
 template <class T> struct Source {
     int H, W, C;
-    virtual void row(int r, T* out, T* scratch) = 0;  // out: (W, C)
+    virtual const T* raw(int r, T* scratch) = 0;
+    virtual void activate(const T* raw, T* out) = 0;
+    void row(int r, T* out, T* scratch) { activate(raw(r, scratch), out); }
 };
 template <class T> struct Input : Source<T> {  // z as it is
     const T* z;
-    void row(int r, T* out, T*) override { std::memcpy(out, z + (size_t)r * this->W * this->C, sizeof(T) * this->W * this->C); }
+    const T* raw(int r, T*) override { return z + (size_t)r * this->W * this->C; }
+    void activate(const T* raw, T* out) override { std::memcpy(out, raw, sizeof(T) * this->W * this->C); }
 };
 template <class T> struct Active : Source<T> {
     Map<T>* m;
     void of(Map<T>& map) { m = &map; this->H = map.H; this->W = map.W; this->C = map.C; }
-    void row(int r, T* out, T*) override { m->template activate<true>(r, out); }
+    const T* raw(int r, T*) override { return m->at(r); }
+    void activate(const T* raw, T* out) override { m->template activate<true>(raw, out); }
 };
 // The skip's channels, then the map below doubled (bilinear, align_corners=False); normalised.
 template <class T> struct Cat : Source<T> {
@@ -222,8 +294,8 @@ template <class T> struct Cat : Source<T> {
     void plain(int r, T* out, T* scratch) {  // before the normalisation; scratch: 2 rows of low, 1 of skip
         const int C = this->C, S = skip->C, K = low->C, w = low->W;
         T *near = scratch, *far = near + (size_t)w * K, *s = far + (size_t)w * K;
-        low->template activate<true>(r / 2, near);
-        low->template activate<true>(std::clamp(r / 2 + (r & 1 ? 1 : -1), 0, low->H - 1), far);
+        low->template activate<true>(low->at(r / 2), near);
+        low->template activate<true>(low->at(std::clamp(r / 2 + (r & 1 ? 1 : -1), 0, low->H - 1)), far);
         for (long i = 0; i < (long)w * K; i++) near[i] = T(.75) * near[i] + T(.25) * far[i];
         blocks<T>(K, [&](auto lanes, int c) {
             constexpr int L = lanes();
@@ -236,20 +308,21 @@ template <class T> struct Cat : Source<T> {
             }
         });
         if (S) {
-            skip->template activate<true>(r, s);
+            skip->template activate<true>(skip->at(r), s);
             blocks<T>(S, [&](auto lanes, int c) {
                 constexpr int L = lanes();
                 for (int x = 0; x < 2 * w; x++) store<T, L>(out + x * C + c, load<T, L>(s + x * S + c));
             });
         }
     }
-    void row(int r, T* out, T* scratch) override { plain(r, out, scratch); norm.template activate<false>(r, out, out); }
+    const T* raw(int r, T* scratch) override { plain(r, scratch, scratch + (size_t)this->W * this->C); return scratch; }
+    void activate(const T* raw, T* out) override { norm.template activate<false>(raw, out); }
 };
 
 template <class T> struct Weights {  // of a convolution, (CO, CI, K, K) as torch has them
     const T *w = nullptr, *bias = nullptr;
     T *dw = nullptr, *dbias = nullptr;
-    std::vector<T> packed, packed_back[4], sums;
+    std::vector<T> packed[6], packed_back[6], sums;
 };
 
 template <class T> struct Net {
@@ -279,7 +352,7 @@ template <class T> struct Net {
             v.of_d1.of(v.d1); v.of_d2.of(v.d2); v.of_u1.of(v.u1); v.of_u2.of(v.u2);
         }
         for (int l = 0; l < n; l++) level[l].cat.of(level[l].s, l + 1 < n ? level[l + 1].u2 : level[l].d2);
-        room = (size_t)(w + 8) * most * 16;
+        room = (size_t)(w + 8) * most * 40;
     }
     // Pointers to weights and gradients in the order of the module's parameters.
     void bind(T* const* p, T* const* g) {
@@ -304,24 +377,69 @@ template <class T> struct Net {
     void padded(Source<T>& in, int r, T* out, T* tmp) {
         const int C = in.C, W = in.W;
         in.row(r < 0 ? -r : r >= in.H ? 2 * in.H - 2 - r : r, out + C, tmp);
-        std::memcpy(out, out + 2 * C, sizeof(T) * C);
-        std::memcpy(out + (size_t)(W + 1) * C, out + (size_t)(W - 1) * C, sizeof(T) * C);
+        reflect(out, W, C);
     }
-    void conv3(Source<T>& in, Map<T>& out, Weights<T>& k, int S) {
-        const int CI = in.C, CO = out.C;
-        pack<T>(k.packed, 3, 3 * CI, CO, [&](int r, int j, int c) { return k.w[((c * CI + j % CI) * 3 + r) * 3 + j / CI]; });
-        parallel(out.H, (size_t)out.H * out.W * CI, [&](int, int r0, int r1, int t) {
-            size_t n = (size_t)(in.W + 2) * CI;
-            T *ring = room_of(t), *tmp = ring + 4 * n;
-            int have[4] = {-9, -9, -9, -9};
+    static void reflect(T* row, int W, int C) {
+        std::memcpy(row, row + 2 * C, sizeof(T) * C);
+        std::memcpy(row + (size_t)(W + 1) * C, row + (size_t)(W - 1) * C, sizeof(T) * C);
+    }
+    static void fold(T* row, int W, int C) {  // of a gradient, where the reflection came from
+        for (int c = 0; c < C; c++) row[2 * C + c] += row[c];
+        for (int c = 0; c < C; c++) row[(size_t)(W - 1) * C + c] += row[(size_t)(W + 1) * C + c];
+    }
+    // The two convolutions that read a map on the way down: 3x3 of stride 2, and the skip's 1x1.
+    void down(Source<T>& in, Level& v) {
+        const int CI = in.C, CO = v.d1.C;
+        Weights<T> &k = v.w1, &ks = v.ws;
+        pack<T>(k.packed[0], 3, 3 * CI, CO, [&](int r, int j, int c) { return k.w[((c * CI + j % CI) * 3 + r) * 3 + j / CI]; });
+        pack<T>(ks.packed[0], 1, CI, skip, [&](int, int j, int c) { return ks.w[c * CI + j]; });
+        parallel(v.d1.H, (size_t)v.d1.H * v.d1.W * CI, [&](int, int r0, int r1, int t) {
+            const size_t size = (size_t)(in.W + 2) * CI;
             for (int y = r0; y < r1; y++) {
                 const T* at[3];
                 for (int i = 0; i < 3; i++) {
-                    int r = S * y + i - 1, slot = r & 3;
-                    if (have[slot] != r) padded(in, r, ring + slot * n, tmp), have[slot] = r;
-                    at[i] = ring + slot * n;
+                    const int r = 2 * y + i - 1;
+                    T* row = room_of(t) + ((r + 1) & 3) * size;
+                    at[i] = row;
+                    if (i == 0 && y > r0) continue;
+                    padded(in, r, row, nullptr);
+                    if (i == 0 || !skip) continue;
+                    const T* inner = row + CI;
+                    row_conv<T>(&inner, 1, CI, CI, ks.packed[0].data(), v.s.at(r), skip, skip, in.W);
+                    v.s.statistics(r, v.s.at(r));
                 }
-                row_conv<T>(at, 3, 3 * CI, (long)S * CI, k.packed.data(), out.at(y), CO, CO, out.W);
+                row_conv<T>(at, 3, 3 * CI, 2 * CI, k.packed[0].data(), v.d1.at(y), CO, CO, v.d1.W);
+                v.d1.statistics(y, v.d1.at(y));
+            }
+        });
+        v.d1.normalise();
+        if (skip) v.s.normalise();
+    }
+    // Tap (row r, plane p) of a filter for input channel i and output channel o, as Winograd has it.
+    static T tap(const Weights<T>& k, int CI, int o, int i, int r, int p) {
+        const T* w = k.w + ((size_t)(o * CI + i) * 3 + r) * 3;
+        return T(G_MATRIX[p][0]) * w[0] + T(G_MATRIX[p][1]) * w[1] + T(G_MATRIX[p][2]) * w[2];
+    }
+    void conv3(Source<T>& in, Map<T>& out, Weights<T>& k) {
+        const int CI = in.C, CO = out.C, n = (in.W + 3) / 4;
+        for (int p = 0; p < 6; p++) pack<T>(k.packed[p], 3, CI, CO, [&](int r, int j, int c) { return tap(k, CI, c, j, r, p); });
+        parallel(out.H, (size_t)out.H * out.W * CI, [&](int, int r0, int r1, int t) {
+            const size_t wide = (size_t)(4 * n + 2) * CI, size = (size_t)6 * n * CI;
+            T *ring = room_of(t), *x = ring + 4 * size, *m = x + wide, *tmp = m + (size_t)6 * n * CO;
+            std::memset(x, 0, sizeof(T) * wide);
+            for (int y = r0; y < r1; y++) {
+                const T* at[3];
+                for (int i = 0; i < 3; i++) {
+                    T* row = ring + ((y + i) & 3) * size;
+                    at[i] = row;
+                    if (i < 2 && y > r0) continue;
+                    padded(in, y + i - 1, x, tmp); to_planes(x, CI, n, row);
+                }
+                for (int p = 0; p < 6; p++) {
+                    row_conv<T>(at, 3, CI, CI, k.packed[p].data(), m + (size_t)p * n * CO, CO, CO, n);
+                    for (auto& row : at) row += n * CI;
+                }
+                from_planes(m, CO, n, out.at(y), out.W);
                 out.statistics(y, out.at(y));
             }
         });
@@ -329,12 +447,12 @@ template <class T> struct Net {
     }
     void conv1(Source<T>& in, Map<T>& out, Weights<T>& k) {
         const int CI = in.C, CO = out.C;
-        pack<T>(k.packed, 1, CI, CO, [&](int, int j, int c) { return k.w[c * CI + j]; });
+        pack<T>(k.packed[0], 1, CI, CO, [&](int, int j, int c) { return k.w[c * CI + j]; });
         parallel(out.H, (size_t)out.H * out.W * CI, [&](int, int r0, int r1, int t) {
             T *x = room_of(t), *tmp = x + (size_t)in.W * CI;
             for (int y = r0; y < r1; y++) {
                 in.row(y, x, tmp);
-                row_conv<T>(&x, 1, CI, CI, k.packed.data(), out.at(y), CO, CO, out.W);
+                row_conv<T>(&x, 1, CI, CI, k.packed[0].data(), out.at(y), CO, CO, out.W);
                 out.statistics(y, out.at(y));
             }
         });
@@ -351,103 +469,141 @@ template <class T> struct Net {
         threads_wanted = nt; threads(nt); z.z = zz;
         for (int l = 0; l < scales; l++) {
             Level& v = level[l];
-            if (skip) conv1(into(l), v.s, v.ws);
-            conv3(into(l), v.d1, v.w1, 2); conv3(v.of_d1, v.d2, v.w2, 1);
+            down(into(l), v); conv3(v.of_d1, v.d2, v.w2);
         }
         for (int l = scales - 1; l >= 0; l--) {
             Level& v = level[l];
-            cat(v.cat); conv3(v.cat, v.u1, v.w3, 1); conv1(v.of_u1, v.u2, v.w4);
+            cat(v.cat); conv3(v.cat, v.u1, v.w3); conv1(v.of_u1, v.u2, v.w4);
         }
         Active<T>& in = level[0].of_u2;
         const int CI = in.C;
-        pack<T>(head.packed, 1, CI, 4, [&](int, int j, int c) { return c < outputs ? head.w[c * CI + j] : 0; });
+        pack<T>(head.packed[0], 1, CI, 4, [&](int, int j, int c) { return c < outputs ? head.w[c * CI + j] : 0; });
         parallel(oh, (size_t)oh * ow * CI, [&](int, int r0, int r1, int t) {
             T *x = room_of(t), *o = x + (size_t)W * CI;
             for (int y = r0; y < r1; y++) {
                 in.row(y, x, nullptr);
-                row_conv<T>(&x, 1, CI, CI, head.packed.data(), o, 4, 4, ow);
+                row_conv<T>(&x, 1, CI, CI, head.packed[0].data(), o, 4, 4, ow);
                 for (int c = 0; c < outputs; c++) for (int i = 0; i < ow; i++)
                     out[((size_t)c * oh + y) * ow + i] = o[4 * i + c] + head.bias[c];
             }
         });
     }
 
-    // The sums over chunks of rows of a convolution's weights' gradient, in torch's order.
-    template <class F> void collect(Weights<T>& k, int chunks, int n, int CO, int K, int CI, F index) {
-        for (int c = 1; c < chunks; c++) for (int i = 0; i < n; i++) k.sums[i] += k.sums[(size_t)c * n + i];
-        for (int j = 0; j < K * K * CI; j++) for (int c = 0; c < CO; c++) k.dw[index(j, c)] = k.sums[(size_t)j * CO + c];
+    // The sums over chunks of rows, all in the first of them.
+    static void total(std::vector<T>& sums, int chunks, size_t n) {
+        for (int c = 1; c < chunks; c++) for (size_t i = 0; i < n; i++) sums[i] += sums[c * n + i];
+    }
+    // They make the gradient of a convolution's weights, in torch's order.
+    template <class F> void collect(Weights<T>& k, int chunks, int n, int CO, F index) {
+        total(k.sums, chunks, n);
+        for (int j = 0; j < n / CO; j++) for (int c = 0; c < CO; c++) k.dw[index(j, c)] = k.sums[(size_t)j * CO + c];
         for (int c = 0; c < CO; c++) k.dbias[c] = 0;  // the normalisation takes the bias out again
     }
-    void weights3(Source<T>& in, Map<T>& out, Weights<T>& k, int S) {
-        const int CI = in.C, CO = out.C, J = 3 * CI, n = 3 * J * CO;
-        k.sums.assign((size_t)chunks_of(out.H) * n, 0);
-        parallel(out.H, (size_t)out.H * out.W * CI, [&](int chunk, int r0, int r1, int t) {
-            size_t size = (size_t)(in.W + 2) * CI;
-            T *ring = room_of(t), *d = ring + 4 * size, *tmp = d + (size_t)out.W * CO;
-            int have[4] = {-9, -9, -9, -9};
-            for (int y = r0; y < r1; y++) {
-                out.gradient_row(y, d);
-                for (int i = 0; i < 3; i++) {
-                    int r = S * y + i - 1, slot = r & 3;
-                    if (have[slot] != r) padded(in, r, ring + slot * size, tmp), have[slot] = r;
-                    row_outer<T>(ring + slot * size, J, (long)S * CI, d, CO, out.W, &k.sums[(size_t)chunk * n + (size_t)i * J * CO]);
-                }
-            }
-        });
-        collect(k, chunks_of(out.H), n, CO, 3, CI, [&](int j, int c) { return ((c * CI + j % CI) * 3 + j / J) * 3 + j % J / CI; });
-    }
-    // The gradient of a convolution's input, handed over row by row: first that of the padded
-    // input, then folded where the reflection came from.
-    template <class F> void input3(int H, int W, int CI, Map<T>& out, Weights<T>& k, int S, F keep) {
-        const int CO = out.C;
-        auto weight = [&](int o, int i, int ky, int kx) { return k.w[((o * CI + i) * 3 + ky) * 3 + kx]; };
-        // The taps that meet at an even or odd row and column of the padded input.
-        static const int all[3] = {2, 1, 0}, down[3] = {0, 1, 2}, even[2] = {2, 0}, odd[1] = {1};
+    static T* added(T* to, const T* a, const T* b, size_t n) { for (size_t i = 0; i < n; i++) to[i] = a[i] + b[i]; return to; }
+
+    // Weights and input of what `down` does; no gradient where there is no map above. The gradient of
+    // the 3x3's input is that of the padded input, folded where the reflection came from: row 1 was
+    // also read as row -1.
+    void back_down(Source<T>& in, Level& v, Map<T>* above) {
+        Map<T>& out = v.d1;
+        Weights<T> &k = v.w1, &ks = v.ws;
+        const int H = in.H, W = in.W, CI = in.C, CO = out.C, J = 3 * CI, n = 3 * J * CO;
+        // The taps that meet at an odd or even row and column of the input.
+        static const int odd[2] = {2, 0}, even[1] = {1};
         auto put = [&](int i, const int* kys, int R, const int* kxs, int K) {
-            pack<T>(k.packed_back[i], R, K * CO, CI, [&](int r, int j, int c) { return weight(j % CO, c, kys[r], kxs[j / CO]); });
+            pack<T>(k.packed_back[i], R, K * CO, CI, [&](int r, int j, int c) {
+                return k.w[((j % CO * CI + c) * 3 + kys[r]) * 3 + kxs[j / CO]]; });
         };
-        if (S == 1) put(0, down, 3, all, 3);
-        else put(0, even, 2, even, 2), put(1, even, 2, odd, 1), put(2, odd, 1, even, 2), put(3, odd, 1, odd, 1);
-        parallel(H, (size_t)out.H * out.W * CI, [&](int, int r0, int r1, int t) {
-            size_t size = (size_t)(out.W + 4) * CO, width = (size_t)(W + 2) * CI;
-            T *ring = room_of(t), *none = ring + 4 * size, *G = none + size, *more = G + width;
-            std::memset(ring, 0, sizeof(T) * 5 * size);
-            int have[4] = {-9, -9, -9, -9};
-            auto dy = [&](int y) -> const T* {  // with two pixels of nothing at both ends
-                if (y < 0 || y >= out.H) return none;
-                T* at = ring + (y & 3) * size;
-                if (have[y & 3] != y) out.gradient_row(y, at + 2 * CO), have[y & 3] = y;
+        if (above) {
+            put(0, even, 1, odd, 2), put(1, even, 1, even, 1), put(2, odd, 2, odd, 2), put(3, odd, 2, even, 1);
+            pack<T>(ks.packed_back[0], 1, skip, CI, [&](int, int j, int c) { return ks.w[j * CI + c]; });
+        }
+        k.sums.assign((size_t)chunks_of(H) * n, 0); ks.sums.assign((size_t)chunks_of(H) * CI * skip, 0);
+        parallel(H, (size_t)H * W * CI, [&](int chunk, int r0, int r1, int t) {
+            const size_t size = (size_t)(out.W + 2) * CO, width = (size_t)(W + 2) * CI;
+            T *ring = room_of(t), *none = ring + 2 * size, *sum = none + size, *x = sum + size, *G = x + width, *e = G + width;
+            std::memset(ring, 0, sizeof(T) * 3 * size);
+            int have[2] = {-1, -1};
+            auto dy = [&](int y) -> const T* {  // with a pixel of nothing at both ends
+                if (y >= out.H) return none;
+                T* at = ring + (y & 1) * size;
+                if (have[y & 1] != y) out.gradient_row(y, at + CO), have[y & 1] = y;
                 return at;
             };
-            auto padded_row = [&](int p, T* G) {
-                if (S == 1) {
-                    const T* at[3] = {dy(p), dy(p - 1), dy(p - 2)};
-                    row_conv<T>(at, 3, 3 * CO, CO, k.packed_back[0].data(), G, CI, CI, W + 2);
-                } else {
-                    const int m = p >> 1, R = p & 1 ? 1 : 2, i = p & 1 ? 2 : 0;
-                    const T* at[2] = {p & 1 ? dy(m) + CO : dy(m - 1) + CO, p & 1 ? nullptr : dy(m) + CO};
-                    row_conv<T>(at, R, 2 * CO, CO, k.packed_back[i].data(), G, 2 * CI, CI, out.W + 1);
-                    at[0] += CO; if (R == 2) at[1] += CO;
-                    row_conv<T>(at, R, CO, CO, k.packed_back[i + 1].data(), G + CI, 2 * CI, CI, out.W);
-                    std::memset(G + (size_t)(W + 1) * CI, 0, sizeof(T) * CI);
-                }
-                for (int c = 0; c < CI; c++) G[2 * CI + c] += G[c];
-                for (int c = 0; c < CI; c++) G[(size_t)(W - 1) * CI + c] += G[(size_t)(W + 1) * CI + c];
-            };
-            auto fold = [&](int p) { padded_row(p, more); for (size_t i = CI; i < (size_t)(W + 1) * CI; i++) G[i] += more[i]; };
             for (int r = r0; r < r1; r++) {
-                padded_row(r + 1, G);
-                if (r == 1) fold(0);
-                if (r == H - 2) fold(H + 1);
-                keep(r, G + CI, t);
+                in.row(r, x + CI, nullptr); reflect(x, W, CI);
+                const int R = 1 + (r & 1), *kys = r & 1 ? odd : even;
+                const T *at[2] = {dy(r / 2), r & 1 ? dy(r / 2 + 1) : nullptr}, *inner = e;
+                if (r == 1) at[1] = added(sum, at[0], at[1], size);
+                for (int i = 0; i < R; i++)
+                    row_outer<T>(x, J, 2 * CI, at[i] + CO, CO, out.W, &k.sums[(size_t)chunk * n + (size_t)kys[i] * J * CO]);
+                if (skip) {
+                    v.s.gradient_row(r, e);
+                    row_outer<T>(x + CI, CI, CI, e, skip, W, &ks.sums[(size_t)chunk * CI * skip]);
+                }
+                if (!above) continue;
+                row_conv<T>(at, R, 2 * CO, CO, k.packed_back[2 * R - 2].data(), G, 2 * CI, CI, out.W + 1);
+                for (int i = 0; i < R; i++) at[i] += CO;
+                row_conv<T>(at, R, CO, CO, k.packed_back[2 * R - 1].data(), G + CI, 2 * CI, CI, out.W);
+                std::memset(G + (size_t)(W + 1) * CI, 0, sizeof(T) * CI);
+                fold(G, W, CI);
+                if (skip) {
+                    row_conv<T>(&inner, 1, skip, skip, ks.packed_back[0].data(), x, CI, CI, W);
+                    added(G + CI, G + CI, x, (size_t)W * CI);
+                }
+                above->template keep<true>(r, G + CI);
             }
         });
+        collect(k, chunks_of(H), n, CO, [&](int j, int c) { return ((c * CI + j % CI) * 3 + j / J) * 3 + j % J / CI; });
+        if (skip) collect(ks, chunks_of(H), CI * skip, skip, [&](int j, int c) { return c * CI + j; });
+        if (above) above->normalise_backward();
     }
-    // Weights and input of a 1x1 convolution; keep(row, gradient) unless it is nullptr.
+    // Weights and input of a convolution of stride 1, whose rows are `at` three taps each.
+    template <class F> void back3(Source<T>& in, Map<T>& out, Weights<T>& k, F keep) {
+        const int H = in.H, W = in.W, CI = in.C, CO = out.C, n = (W + 3) / 4, count = 3 * CI * CO;
+        for (int p = 0; p < 6; p++) pack<T>(k.packed_back[p], 3, CO, CI, [&](int r, int j, int c) { return tap(k, CI, j, c, r, p); });
+        k.sums.assign((size_t)chunks_of(H) * 6 * count, 0);
+        parallel(H, (size_t)H * W * CI, [&](int chunk, int r0, int r1, int t) {
+            const size_t size = (size_t)6 * n * CO, wide = (size_t)(4 * n + 2) * CI;
+            T *none = room_of(t), *sum[2] = {none + size, none + 2 * size}, *ring = none + 3 * size, *d = ring + 4 * size;
+            T *x = d + (size_t)4 * n * CO, *v = x + wide, *tmp = v + (size_t)6 * n * CI;
+            std::memset(none, 0, sizeof(T) * size); std::memset(d, 0, sizeof(T) * 4 * n * CO); 
+            int have[4] = {-9, -9, -9, -9};
+            auto dy = [&](int y) -> const T* {
+                if (y < 0 || y >= H) return none;
+                T* at = ring + (y & 3) * size;
+                if (have[y & 3] != y) out.gradient_row(y, d), gradient_to_planes(d, CO, n, at), have[y & 3] = y;
+                return at;
+            };
+            for (int r = r0; r < r1; r++) {
+                const T *at[3] = {dy(r + 1), dy(r), dy(r - 1)}, *y = in.raw(r, tmp);
+                if (r == 1) at[0] = added(sum[0], at[0], dy(0), size);  // rows 1 and H - 2 were also read as
+                if (r == H - 2) at[2] = added(sum[1], at[2], dy(H - 1), size);  // their reflections
+                std::memset(x + (size_t)(W + 2) * CI, 0, sizeof(T) * (4 * n - W) * CI);
+                in.activate(y, x + CI); reflect(x, W, CI); to_planes(x, CI, n, v);
+                for (int p = 0; p < 6; p++, v += n * CI) {
+                    for (int i = 0; i < 3; i++)
+                        row_outer<T>(v, CI, CI, at[i], CO, n, &k.sums[((size_t)chunk * 18 + p * 3 + i) * CI * CO]);
+                    row_conv<T>(at, 3, CO, CO, k.packed_back[p].data(), v, CI, CI, n);
+                    for (int i = 0; i < 3; i++) at[i] += n * CO;
+                }
+                v -= (size_t)6 * n * CI;
+                gradient_from_planes(v, CI, n, x); fold(x, W, CI);
+                keep(r, x + CI, y);
+            }
+        });
+        total(k.sums, chunks_of(H), (size_t)6 * count);
+        for (int c = 0; c < CO; c++) for (int j = 0; j < CI; j++) for (int i = 0; i < 3; i++) for (int x = 0; x < 3; x++) {
+            T s = 0;
+            for (int p = 0; p < 6; p++) s += T(G_MATRIX[p][x]) * k.sums[((size_t)(p * 3 + i) * CI + j) * CO + c];
+            k.dw[((c * CI + j) * 3 + i) * 3 + x] = s;
+        }
+        for (int c = 0; c < CO; c++) k.dbias[c] = 0;
+    }
+    // Weights and input of a 1x1 convolution.
     template <class F> void back1(Source<T>& in, Map<T>& out, Weights<T>& k, F keep) {
         const int CI = in.C, CO = out.C, n = CI * CO;
-        constexpr bool onward = !std::is_same_v<F, std::nullptr_t>;
-        if (onward) pack<T>(k.packed_back[0], 1, CO, CI, [&](int, int j, int c) { return k.w[j * CI + c]; });
+        pack<T>(k.packed_back[0], 1, CO, CI, [&](int, int j, int c) { return k.w[j * CI + c]; });
         k.sums.assign((size_t)chunks_of(out.H) * n, 0);
         parallel(out.H, (size_t)out.H * out.W * CI, [&](int chunk, int r0, int r1, int t) {
             T *x = room_of(t), *d = x + (size_t)in.W * CI, *G = d + (size_t)out.W * CO, *tmp = G + (size_t)in.W * CI;
@@ -455,13 +611,11 @@ template <class T> struct Net {
                 out.gradient_row(y, d);
                 in.row(y, x, tmp);
                 row_outer<T>(x, CI, CI, d, CO, out.W, &k.sums[(size_t)chunk * n]);
-                if constexpr (onward) {
-                    row_conv<T>(&d, 1, CO, CO, k.packed_back[0].data(), G, CI, CI, in.W);
-                    keep(y, G);
-                }
+                row_conv<T>(&d, 1, CO, CO, k.packed_back[0].data(), G, CI, CI, in.W);
+                keep(y, G);
             }
         });
-        collect(k, chunks_of(out.H), n, CO, 1, CI, [&](int j, int c) { return c * CI + j; });
+        collect(k, chunks_of(out.H), n, CO, [&](int j, int c) { return c * CI + j; });
     }
     void back_head(const T* go) {
         Map<T>& in = level[0].u2;
@@ -474,13 +628,13 @@ template <class T> struct Net {
                 std::memset(d, 0, sizeof(T) * W * 4);  // nothing where the output was cropped
                 if (y < oh) for (int c = 0; c < outputs; c++) for (int i = 0; i < ow; i++)
                     d[4 * i + c] = go[((size_t)c * oh + y) * ow + i];
-                in.template activate<true>(y, x);
+                in.template activate<true>(in.at(y), x);
                 row_outer<T>(x, CI, CI, d, 4, W, &head.sums[(size_t)chunk * n]);
                 row_conv<T>(&d, 1, 4, 4, head.packed_back[0].data(), G, CI, CI, W);
-                in.template keep<false, true, true>(y, G);
+                in.template keep<true>(y, G);
             }
         });
-        for (int c = 1; c < chunks_of(H); c++) for (int i = 0; i < n; i++) head.sums[i] += head.sums[(size_t)c * n + i];
+        total(head.sums, chunks_of(H), n);
         for (int c = 0; c < outputs; c++) {
             for (int j = 0; j < CI; j++) head.dw[c * CI + j] = head.sums[j * 4 + c];
             double s = 0;
@@ -518,10 +672,10 @@ template <class T> struct Net {
                         store<T, L>(G + x * K + k, T(.75) * (load<T, L>(q + K) + load<T, L>(q + 2 * K)) + T(.25) * (load<T, L>(q) + load<T, L>(q + 3 * K)));
                     }
                 });
-                low.template keep<false, true, true>(i, G);
+                low.template keep<true>(i, G);
                 if (S) for (const T* from : {m, o}) {
-                    for (int x = 0; x < c.W; x++) std::memcpy(v + x * S, from + (size_t)x * C, sizeof(T) * S);
-                    s.template keep<false, true, true>(2 * i + (from == o), v);
+                    blocks<T>(S, [&](auto lanes, int k) { for (int x = 0; x < c.W; x++) store<T, lanes()>(v + x * S + k, load<T, lanes()>(from + (size_t)x * C + k)); });
+                    s.template keep<true>(2 * i + (from == o), v);
                 }
             }
         });
@@ -533,32 +687,18 @@ template <class T> struct Net {
         back_head(go);
         for (int l = 0; l < scales; l++) {
             Level& v = level[l];
-            back1(v.of_u1, v.u2, v.w4, [&](int r, const T* G) { v.u1.template keep<false, true, true>(r, G); });
+            back1(v.of_u1, v.u2, v.w4, [&](int r, const T* G) { v.u1.template keep<true>(r, G); });
             v.u1.normalise_backward();
-            weights3(v.cat, v.u1, v.w3, 1);
-            input3(v.cat.H, v.cat.W, v.cat.C, v.u1, v.w3, 1, [&](int r, const T* G, int t) {
-                T* row = room_of(t) + room / 2;
-                v.cat.plain(r, row, row + (size_t)v.cat.W * v.cat.C);
-                v.cat.norm.template keep<false, false, true>(r, G, row);
-            });
+            back3(v.cat, v.u1, v.w3, [&](int r, const T* G, const T* y) { v.cat.norm.template keep<false>(r, G, y); });
             v.cat.norm.normalise_backward();
             back_cat(v.cat);
         }
         for (int l = scales - 1; l >= 0; l--) {  // d2's and s's gradients are there
             Level& v = level[l];
             Map<T>* above = l ? &level[l - 1].d2 : nullptr;
-            if (skip && above) back1(into(l), v.s, v.ws, [&](int r, const T* G) { above->template keep<false, false, false>(r, G); });
-            else if (skip) back1(into(l), v.s, v.ws, nullptr);
-            weights3(v.of_d1, v.d2, v.w2, 1);
-            input3(v.d1.H, v.d1.W, v.d1.C, v.d2, v.w2, 1, [&](int r, const T* G, int) { v.d1.template keep<false, true, true>(r, G); });
+            back3(v.of_d1, v.d2, v.w2, [&](int r, const T* G, const T*) { v.d1.template keep<true>(r, G); });
             v.d1.normalise_backward();
-            weights3(into(l), v.d1, v.w1, 2);
-            if (!above) continue;
-            input3(above->H, above->W, above->C, v.d1, v.w1, 2, [&](int r, const T* G, int) {
-                if (skip) above->template keep<true, true, true>(r, G);
-                else above->template keep<false, true, true>(r, G);
-            });
-            above->normalise_backward();
+            back_down(into(l), v, above);
         }
     }
 };
