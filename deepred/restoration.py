@@ -333,7 +333,11 @@ class _Job:
                 )
             logger.warning("noise level not given; estimated: %s", level.told())
         if settings is None:
-            settings = preset("fast", task_of(H), method, sigma=sigma or 0.0)
+            level = sigma
+            if level is None and hasattr(likelihood, "deviation"):
+                level = float(likelihood.deviation(y).square().mean().sqrt())
+            told = {"sigma": level} if level else {}
+            settings = preset("fast", task_of(H), method, **told)
             if self.shape != tuple(y.shape[1:]):
                 settings = settings.replace(x_start="zeros")
             if not hasattr(H, "whitener"):  # a composed blur, say
@@ -453,7 +457,8 @@ class _Job:
         if s.mu > 0 and None not in (residual, noise) and not stopped:
             reached = end.reached or residual <= s.residual_target * noise
             finished = end.done if s.settle else reached
-        self.iterations[r], self.images[r], self.fits[r] = k, image, (finished, residual, noise)
+        self.iterations[r], self.images[r] = k, solver.final(image)
+        self.fits[r] = finished, residual, noise
         if stopped or end.done or self.store.path is None:  # nothing goes on from here
             del self.good[r]
 

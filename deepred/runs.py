@@ -210,12 +210,13 @@ def _mask(dataset: str, image: str, where: str | None) -> Inpaint:
 
 
 def make(experiment, profile, task, setting, dataset, image, crop, method, name, changes, seed):
-    """A run by its preset's name, with `changes` of the settings."""
+    """A run by its preset's name, with `changes` of the settings; of a crop, that for crops."""
+    small = crop is not None
     settings = None
     if method not in DIRECT:
         # Other noise has the settings of Gaussian noise, and any number of views those of any.
         like = {"noise": ("denoise", None), "tomography": (task, None)}.get(task, (task, setting))
-        settings = preset(name, like[0], method, like[1])
+        settings = preset(name, like[0], method, like[1], small=small)
         if method == "red":  # no network to make smaller, and few iterations as it is
             changes = {}
         settings = settings.replace(**changes)

@@ -343,6 +343,10 @@ class ADMM:
             x = x + s.strengthen * self.H.adjoint(self.y - self.H(x))
         return self.denoiser(x, s.sigma_f)
 
+    def final(self, estimate: Tensor) -> Tensor:
+        """What a run returns for its estimate: f of it with settings.result "denoised"."""
+        return self._call_denoiser(estimate) if self.settings.result == "denoised" else estimate
+
     def _denoise(self, x: Tensor) -> Future | Tensor:
         """f(x), or the promise of it where it is computed beside the Theta-update.
 
@@ -391,7 +395,7 @@ class ADMM:
     def _average(self, T: Tensor) -> None:
         """The mean of the images so far with weights smoothing^age: short runs keep no start."""
         s = self.settings
-        now = {"x": self.x, "network": T, "x-u": self.x - self.u}[s.result]
+        now = {"x": self.x, "x-u": self.x - self.u}.get(s.result, T)
         if self.estimate is None or not s.smoothing:
             self.estimate = now
         else:

@@ -89,7 +89,7 @@ targets = {
 }
 
 # %%
-quick = deepred.preset("fast", method="dip").replace(
+quick = deepred.preset("fast", method="dip", small=True).replace(
     runs=1, input_noise=0.0, iterations=p.live(350)
 )
 fits = {

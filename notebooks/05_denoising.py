@@ -104,7 +104,7 @@ Markdown(tables.markdown(pd.DataFrame(rows, columns=["setting", "paper", "author
 # A small crop, a narrow network of 16 channels, one run of each method.
 
 # %%
-settings = deepred.preset("fast").replace(runs=1, iterations=p.live(700))
+settings = deepred.preset("fast", small=True).replace(runs=1, iterations=p.live(700))
 track = metrics.tracker(x)
 restored = {
     method: deepred.restore(

@@ -88,7 +88,7 @@ print(f"bicubic: {metrics.psnr_y(bicubic, x):.2f} dB")
 # A small crop, a network of 16 channels, one run of each method with equally many iterations.
 
 # %%
-settings = deepred.preset("fast", "sr").replace(channels=16, input_channels=32)
+settings = deepred.preset("fast", "sr", small=True).replace(channels=16, input_channels=32)
 settings = settings.replace(iterations=p.live(600))
 seed = (p.seeds or [0])[0]
 restored = {

@@ -98,7 +98,7 @@ plots.save(figure, p.figures, "blur_spectrum")
 # A small crop, a network of 16 channels, one run each, the preconditioned data term for both.
 
 # %%
-settings = deepred.preset("fast", "deblur").replace(runs=1, iterations=p.live(600))
+settings = deepred.preset("fast", "deblur", small=True).replace(runs=1, iterations=p.live(600))
 track = metrics.tracker(x, metric=metrics.psnr_y)
 restored = {
     method: deepred.restore(

@@ -144,7 +144,7 @@ seed = (p.seeds or [0])[0]
 x = notebook.load(image, 64)
 sigma = 25 / 255
 y = degrade(x, Identity(), sigma, seed)
-settings = deepred.preset("fast").replace(runs=4, iterations=p.live(350))
+settings = deepred.preset("fast", small=True).replace(runs=4, iterations=p.live(350))
 restored = deepred.restore(y, settings=settings, sigma=sigma, seed=seed, device=p.device)
 
 # %% tags=["nbval-ignore-output"]

@@ -190,7 +190,7 @@ if end.notna().all():
 # %%
 model = Poisson(10)
 y = model.sample(x, seed)
-settings = deepred.preset("fast").replace(runs=1, iterations=p.live(600))
+settings = deepred.preset("fast", small=True).replace(runs=1, iterations=p.live(600))
 low_light = deepred.restore(y, likelihood=model, settings=settings, seed=seed, device=p.device)
 
 # %% tags=["nbval-ignore-output"]
