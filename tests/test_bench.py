@@ -184,7 +184,7 @@ def test_the_command_tells_it_as_json_and_as_tables(capsys):
 
 def test_an_unknown_section_is_refused(capsys):
     assert main(["bench", "--only", "everything"]) == 2
-    assert "unknown section 'everything'; known are ceilings," in capsys.readouterr().err
+    assert "unknown section 'everything'; known are kernels," in capsys.readouterr().err
 
 
 def test_stored_results_are_read_in_order(tmp_path):

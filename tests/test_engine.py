@@ -10,6 +10,7 @@ from torch import nn
 
 import deepred
 from deepred import operators, restoration
+from deepred.compute import native
 from deepred.engine import Engine, Graphed, Mixed, pick
 from deepred.errors import InputError
 from deepred.networks import Convolution, Double, SkipNetwork
@@ -244,7 +245,7 @@ def test_only_products_are_rounded_to_bf16(sliced):
 
 
 def test_the_reference_on_a_cpu():
-    assert pick("cpu") == Engine("cpu", "float32")
+    assert pick("cpu") == Engine("cpu", "float32", native=native.library() is not None)
     assert pick("cpu", work=16 * 256**2).threads == 1
     assert pick("cpu", work=128 * 256**2).threads == 0
 
