@@ -9,148 +9,9 @@
 //
 // Rows are shared among threads in chunks that depend on the height alone, and sums are added up in
 // the order of the chunks: the result is the same to the bit with any number of threads.
-#include "common.h"
+#include "rows.h"
 
 namespace {
-
-// out[x][c] = sum_r sum_j in[r][x * IS + j] w[r][j][c], for P pixels and N vectors of L channels.
-// Three pixels share a pointer, so that an x86 addresses them with one index register.
-template <class T, int L, int N, int P>
-INLINE void tile(const T* const* in, int R, int J, long IS, const T* w, T* out, long OS) {
-    using V = Vec<T, L>;
-    constexpr int G = (P + 2) / 3;
-    V acc[P][N];
-    UNROLL for (int p = 0; p < P; p++) UNROLL for (int n = 0; n < N; n++) acc[p][n] = V{};
-    for (int r = 0; r < R; r++) {
-        const T* a[G];
-        UNROLL for (int g = 0; g < G; g++) a[g] = in[r] + 3 * g * IS;
-        for (int j = 0; j < J; j++, w += N * L) {
-            V wv[N];
-            UNROLL for (int n = 0; n < N; n++) wv[n] = load<T, L>(w + n * L);
-            UNROLL for (int p = 0; p < P; p++) UNROLL for (int n = 0; n < N; n++)
-                acc[p][n] += a[p / 3][j + p % 3 * IS] * wv[n];
-        }
-    }
-    UNROLL for (int p = 0; p < P; p++) UNROLL for (int n = 0; n < N; n++)
-        store<T, L>(out + p * OS + n * L, acc[p][n]);
-}
-
-// A row of n pixels, CO channels: blocks of channels as wide as there are, w packed block by block.
-template <class T, int L, int N>
-INLINE void block(const T* const* in, int R, int J, long IS, const T* w, T* out, long OS, int n) {
-    constexpr int P = N == 1 ? 12 : (REGISTERS - 4) / N > 12 ? 12 : (REGISTERS - 4) / N;
-    int x = 0;
-    const T* at[3];
-    auto from = [&](int x) { for (int r = 0; r < R; r++) at[r] = in[r] + x * IS; return at; };
-    for (; x + P <= n; x += P) tile<T, L, N, P>(from(x), R, J, IS, w, out + x * OS, OS);
-    for (; x + 4 <= n; x += 4) tile<T, L, N, 4>(from(x), R, J, IS, w, out + x * OS, OS);
-    for (; x < n; x++) tile<T, L, N, 1>(from(x), R, J, IS, w, out + x * OS, OS);
-}
-template <class T>
-void row_conv(const T* const* in, int R, int J, long IS, const T* w, T* out, long OS, int CO, int n) {
-    wide_blocks<T>(CO, [&](auto lanes, auto vectors, int c) {
-        constexpr int L = lanes(), N = vectors();
-        block<T, L, N>(in, R, J, IS, w + (size_t)c * R * J, out + c, OS, n);
-    });
-}
-// The weights of such a row, where value(r, j, c) tells them.
-template <class T, class F> void pack(std::vector<T>& w, int R, int J, int CO, F value) {
-    w.resize((size_t)R * J * CO);
-    T* at = w.data();
-    wide_blocks<T>(CO, [&](auto lanes, auto vectors, int c) {
-        for (int r = 0; r < R; r++) for (int j = 0; j < J; j++)
-            for (int i = 0; i < lanes() * vectors(); i++) *at++ = value(r, j, c + i);
-    });
-}
-
-// dw[j][c] += sum_x in[x * IS + j] d[x][c], for K values of j and N vectors of L channels.
-template <class T, int L, int N, int K>
-INLINE void outer(const T* in, long IS, const T* d, long DS, int n, T* dw, long WS) {
-    using V = Vec<T, L>;
-    V acc[K][N];
-    UNROLL for (int k = 0; k < K; k++) UNROLL for (int m = 0; m < N; m++) acc[k][m] = V{};
-    for (int x = 0; x < n; x++, in += IS, d += DS) {
-        V dv[N];
-        UNROLL for (int m = 0; m < N; m++) dv[m] = load<T, L>(d + m * L);
-        UNROLL for (int k = 0; k < K; k++) UNROLL for (int m = 0; m < N; m++)
-            acc[k][m] += in[k] * dv[m];
-    }
-    UNROLL for (int k = 0; k < K; k++) UNROLL for (int m = 0; m < N; m++)
-        store<T, L>(dw + k * WS + m * L, load<T, L>(dw + k * WS + m * L) + acc[k][m]);
-}
-template <class T>
-void row_outer(const T* in, int J, long IS, const T* d, int CO, int n, T* dw) {
-    for (int x = 0; x < n; x += 64) {  // as much of both as the nearest cache holds
-        int m = std::min(64, n - x);
-        wide_blocks<T>(CO, [&](auto lanes, auto vectors, int c) {
-            constexpr int L = lanes(), N = vectors(), K = (REGISTERS - 4) / N > 12 ? 12 : (REGISTERS - 4) / N;
-            const T *i = in + x * IS, *e = d + (size_t)x * CO + c;
-            int j = 0;
-            for (; j + K <= J; j += K) outer<T, L, N, K>(i + j, IS, e, CO, m, dw + (size_t)j * CO + c, CO);
-            for (; j + 4 <= J; j += 4) outer<T, L, N, 4>(i + j, IS, e, CO, m, dw + (size_t)j * CO + c, CO);
-            for (; j < J; j++) outer<T, L, N, 1>(i + j, IS, e, CO, m, dw + (size_t)j * CO + c, CO);
-        });
-    }
-}
-
-// Winograd's F(4, 3) along a row (Lavin and Gray, 2016): y = A'[(G w) (B' x)] takes 6 multiplications
-// for 4 pixels and a filter of 3 where there were 12. Its points 0, +-sqrt(1/2), +-sqrt(2) and infinity
-// keep the precision of float32. A row of n tiles becomes 6 planes of n pixels; gradients go back by
-// the transposed matrices.
-constexpr double ROOT = .70710678118654752440;
-constexpr double G_MATRIX[6][3] = {{1, 0, 0}, {-2 / 3., -ROOT / 1.5, -1 / 3.}, {-2 / 3., ROOT / 1.5, -1 / 3.},
-                                   {1 / 6., ROOT / 3, 1 / 3.}, {1 / 6., -ROOT / 3, 1 / 3.}, {0, 0, 1}};
-// f(lanes, t, c) for each tile and block of channels.
-template <class T, class F> INLINE void tiles(int C, int n, F f) {
-    blocks<T>(C, [&](auto lanes, int c) { for (int t = 0; t < n; t++) f(lanes, t, c); });
-}
-template <class T> void to_planes(const T* x, int C, int n, T* v) {  // B': x has 4 n + 2 pixels
-    tiles<T>(C, n, [&](auto lanes, int t, int c) {
-        constexpr int L = lanes();
-        Vec<T, L> d[6];
-        UNROLL for (int i = 0; i < 6; i++) d[i] = load<T, L>(x + (size_t)(4 * t + i) * C + c);
-        auto a = d[4] - T(2) * d[2], b = T(ROOT) * (d[3] - T(2) * d[1]);
-        auto e = d[4] - T(.5) * d[2], f = T(2 * ROOT) * (d[3] - T(.5) * d[1]);
-        Vec<T, L> m[6] = {d[4] - T(2.5) * d[2] + d[0], a + b, a - b, e + f, e - f, d[5] - T(2.5) * d[3] + d[1]};
-        UNROLL for (int i = 0; i < 6; i++) store<T, L>(v + (size_t)(i * n + t) * C + c, m[i]);
-    });
-}
-template <class T> void from_planes(const T* v, int C, int n, T* y, int W) {  // A': W pixels
-    tiles<T>(C, n, [&](auto lanes, int t, int c) {
-        constexpr int L = lanes();
-        Vec<T, L> m[6];
-        UNROLL for (int i = 0; i < 6; i++) m[i] = load<T, L>(v + (size_t)(i * n + t) * C + c);
-        auto a = m[1] + m[2], b = T(ROOT) * (m[1] - m[2]), e = m[3] + m[4], f = T(2 * ROOT) * (m[3] - m[4]);
-        Vec<T, L> d[4] = {m[0] + a + e, b + f, T(.5) * a + T(2) * e, T(.5) * b + T(2) * f + m[5]};
-        UNROLL for (int i = 0; i < 4; i++) if (4 * t + i < W) store<T, L>(y + (size_t)(4 * t + i) * C + c, d[i]);
-    });
-}
-template <class T> void gradient_to_planes(const T* y, int C, int n, T* v) {  // A: y has 4 n pixels
-    tiles<T>(C, n, [&](auto lanes, int t, int c) {
-        constexpr int L = lanes();
-        Vec<T, L> d[4];
-        UNROLL for (int i = 0; i < 4; i++) d[i] = load<T, L>(y + (size_t)(4 * t + i) * C + c);
-        auto a = d[0] + T(.5) * d[2], b = T(ROOT) * (d[1] + T(.5) * d[3]);
-        auto e = d[0] + T(2) * d[2], f = T(2 * ROOT) * (d[1] + T(2) * d[3]);
-        Vec<T, L> m[6] = {d[0], a + b, a - b, e + f, e - f, d[3]};
-        UNROLL for (int i = 0; i < 6; i++) store<T, L>(v + (size_t)(i * n + t) * C + c, m[i]);
-    });
-}
-template <class T> void gradient_from_planes(const T* v, int C, int n, T* x) {  // B: tiles overlap by 2 pixels
-    blocks<T>(C, [&](auto lanes, int c) {
-        constexpr int L = lanes();
-        Vec<T, L> m[6], last{}, past{};
-        for (int t = 0; t < n; t++) {
-            UNROLL for (int i = 0; i < 6; i++) m[i] = load<T, L>(v + (size_t)(i * n + t) * C + c);
-            auto a = m[1] + m[2], b = T(ROOT) * (m[1] - m[2]), e = m[3] + m[4], f = T(2 * ROOT) * (m[3] - m[4]);
-            T* to = x + (size_t)4 * t * C + c;
-            store<T, L>(to, last + m[0]); store<T, L>(to + C, past + m[5] - T(2) * b - T(.5) * f);
-            store<T, L>(to + 2 * C, T(-2.5) * m[0] - T(2) * a - T(.5) * e); store<T, L>(to + 3 * C, b + f - T(2.5) * m[5]);
-            last = m[0] + a + e; past = m[5];
-        }
-        store<T, L>(x + (size_t)4 * n * C + c, last); store<T, L>(x + (size_t)(4 * n + 1) * C + c, past);
-    });
-}
 
 // A convolution's result y, followed by normalisation and, but for `Cat`, LeakyReLU; its gradient g.
 template <class T> struct Map {
@@ -352,7 +213,7 @@ template <class T> struct Net {
             v.of_d1.of(v.d1); v.of_d2.of(v.d2); v.of_u1.of(v.u1); v.of_u2.of(v.u2);
         }
         for (int l = 0; l < n; l++) level[l].cat.of(level[l].s, l + 1 < n ? level[l + 1].u2 : level[l].d2);
-        room = (size_t)(w + 8) * most * 40;
+        room = (size_t)(w + 8) * most * 20;
     }
     // Pointers to weights and gradients in the order of the module's parameters.
     void bind(T* const* p, T* const* g) {
@@ -415,14 +276,15 @@ template <class T> struct Net {
         v.d1.normalise();
         if (skip) v.s.normalise();
     }
-    // Tap (row r, plane p) of a filter for input channel i and output channel o, as Winograd has it.
+    // G w: tap (row r, plane p) of a filter for input channel i and output channel o.
     static T tap(const Weights<T>& k, int CI, int o, int i, int r, int p) {
         const T* w = k.w + ((size_t)(o * CI + i) * 3 + r) * 3;
         return T(G_MATRIX[p][0]) * w[0] + T(G_MATRIX[p][1]) * w[1] + T(G_MATRIX[p][2]) * w[2];
     }
     void conv3(Source<T>& in, Map<T>& out, Weights<T>& k) {
         const int CI = in.C, CO = out.C, n = (in.W + 3) / 4;
-        for (int p = 0; p < 6; p++) pack<T>(k.packed[p], 3, CI, CO, [&](int r, int j, int c) { return tap(k, CI, c, j, r, p); });
+        for (int p = 0; p < 6; p++)
+            pack<T>(k.packed[p], 3, CI, CO, [&](int r, int j, int c) { return tap(k, CI, c, j, r, p); });
         parallel(out.H, (size_t)out.H * out.W * CI, [&](int, int r0, int r1, int t) {
             const size_t wide = (size_t)(4 * n + 2) * CI, size = (size_t)6 * n * CI;
             T *ring = room_of(t), *x = ring + 4 * size, *m = x + wide, *tmp = m + (size_t)6 * n * CO;
@@ -521,7 +383,8 @@ template <class T> struct Net {
         k.sums.assign((size_t)chunks_of(H) * n, 0); ks.sums.assign((size_t)chunks_of(H) * CI * skip, 0);
         parallel(H, (size_t)H * W * CI, [&](int chunk, int r0, int r1, int t) {
             const size_t size = (size_t)(out.W + 2) * CO, width = (size_t)(W + 2) * CI;
-            T *ring = room_of(t), *none = ring + 2 * size, *sum = none + size, *x = sum + size, *G = x + width, *e = G + width;
+            T *ring = room_of(t), *none = ring + 2 * size, *sum = none + size;
+            T *x = sum + size, *G = x + width, *e = G + width;
             std::memset(ring, 0, sizeof(T) * 3 * size);
             int have[2] = {-1, -1};
             auto dy = [&](int y) -> const T* {  // with a pixel of nothing at both ends
@@ -558,16 +421,18 @@ template <class T> struct Net {
         if (skip) collect(ks, chunks_of(H), CI * skip, skip, [&](int j, int c) { return c * CI + j; });
         if (above) above->normalise_backward();
     }
-    // Weights and input of a convolution of stride 1, whose rows are `at` three taps each.
+    // Weights and input of a convolution of stride 1. A row of the input meets three rows of the result,
+    // whose gradients' planes serve both.
     template <class F> void back3(Source<T>& in, Map<T>& out, Weights<T>& k, F keep) {
         const int H = in.H, W = in.W, CI = in.C, CO = out.C, n = (W + 3) / 4, count = 3 * CI * CO;
-        for (int p = 0; p < 6; p++) pack<T>(k.packed_back[p], 3, CO, CI, [&](int r, int j, int c) { return tap(k, CI, j, c, r, p); });
+        for (int p = 0; p < 6; p++)
+            pack<T>(k.packed_back[p], 3, CO, CI, [&](int r, int j, int c) { return tap(k, CI, j, c, r, p); });
         k.sums.assign((size_t)chunks_of(H) * 6 * count, 0);
         parallel(H, (size_t)H * W * CI, [&](int chunk, int r0, int r1, int t) {
             const size_t size = (size_t)6 * n * CO, wide = (size_t)(4 * n + 2) * CI;
-            T *none = room_of(t), *sum[2] = {none + size, none + 2 * size}, *ring = none + 3 * size, *d = ring + 4 * size;
-            T *x = d + (size_t)4 * n * CO, *v = x + wide, *tmp = v + (size_t)6 * n * CI;
-            std::memset(none, 0, sizeof(T) * size); std::memset(d, 0, sizeof(T) * 4 * n * CO); 
+            T *none = room_of(t), *sum[2] = {none + size, none + 2 * size}, *ring = none + 3 * size;
+            T *d = ring + 4 * size, *x = d + (size_t)4 * n * CO, *v = x + wide, *tmp = v + (size_t)6 * n * CI;
+            std::memset(none, 0, sizeof(T) * size); std::memset(d, 0, sizeof(T) * 4 * n * CO);
             int have[4] = {-9, -9, -9, -9};
             auto dy = [&](int y) -> const T* {
                 if (y < 0 || y >= H) return none;
@@ -584,7 +449,7 @@ template <class T> struct Net {
                 for (int p = 0; p < 6; p++, v += n * CI) {
                     for (int i = 0; i < 3; i++)
                         row_outer<T>(v, CI, CI, at[i], CO, n, &k.sums[((size_t)chunk * 18 + p * 3 + i) * CI * CO]);
-                    row_conv<T>(at, 3, CO, CO, k.packed_back[p].data(), v, CI, CI, n);
+                    row_conv<T>(at, 3, CO, CO, k.packed_back[p].data(), v, CI, CI, n);  // v has served
                     for (int i = 0; i < 3; i++) at[i] += n * CO;
                 }
                 v -= (size_t)6 * n * CI;
@@ -593,12 +458,12 @@ template <class T> struct Net {
             }
         });
         total(k.sums, chunks_of(H), (size_t)6 * count);
-        for (int c = 0; c < CO; c++) for (int j = 0; j < CI; j++) for (int i = 0; i < 3; i++) for (int x = 0; x < 3; x++) {
+        for (int j = 0; j < 3 * CI; j++) for (int c = 0; c < CO; c++) for (int x = 0; x < 3; x++) {  // G'
             T s = 0;
-            for (int p = 0; p < 6; p++) s += T(G_MATRIX[p][x]) * k.sums[((size_t)(p * 3 + i) * CI + j) * CO + c];
-            k.dw[((c * CI + j) * 3 + i) * 3 + x] = s;
+            for (int p = 0; p < 6; p++) s += T(G_MATRIX[p][x]) * k.sums[(size_t)(p * 3 * CI + j) * CO + c];
+            k.dw[((c * CI + j % CI) * 3 + j / CI) * 3 + x] = s;
         }
-        for (int c = 0; c < CO; c++) k.dbias[c] = 0;
+        std::fill_n(k.dbias, CO, T(0));
     }
     // Weights and input of a 1x1 convolution.
     template <class F> void back1(Source<T>& in, Map<T>& out, Weights<T>& k, F keep) {

@@ -31,7 +31,8 @@ from ..networks import SkipNetwork
 logger = logging.getLogger(__name__)
 
 SOURCES = [
-    Path(__file__).with_name(name) for name in ("common.h", "hourglass.cpp", "pointwise.cpp")
+    Path(__file__).with_name(name)
+    for name in ("common.h", "rows.h", "hourglass.cpp", "pointwise.cpp")
 ]
 FLAGS = [
     "-O3",
