@@ -435,7 +435,7 @@ class _Job:
             for state, good in () if end.done else iterate(solver):
                 self._tell(replace(state, run=r))
                 stopped = rule is not None and rule.update(state)
-                if s.settle and state.k % s.check_every == 0:
+                if state.k % s.check_every == 0:
                     end.update(state.k, state.estimate, *solver.fit())
                 if good is not latest:  # now that its row is there: a callback may be interrupted
                     latest = good
@@ -447,9 +447,10 @@ class _Job:
                     break
         k, image = rule.best if stopped else (solver.k, solver.estimate)
         residual, noise = solver.fit()
-        known = s.mu > 0 and None not in (residual, noise) and not stopped
-        reached = known and residual <= s.residual_target * noise
-        finished = (end.done if s.settle else reached) if known else None
+        finished = None
+        if s.mu > 0 and None not in (residual, noise) and not stopped:
+            reached = end.reached or residual <= s.residual_target * noise
+            finished = end.done if s.settle else reached
         self.iterations[r], self.images[r], self.fits[r] = k, image, (finished, residual, noise)
         if stopped or end.done or self.store.path is None:  # nothing goes on from here
             del self.good[r]

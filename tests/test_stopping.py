@@ -605,6 +605,85 @@ def test_red_alone_has_nothing_to_stop(noisy, tiny):
         deepred.restore(noisy, method="red", settings=tiny, sigma=0.1, stop=short)
 
 
+# Settled ------------------------------------------------------------------------------------------
+
+
+def test_it_is_settled_when_the_fit_is_down_and_the_image_at_rest():
+    image, end = torch.zeros(1, 3, 8, 8), stopping.Settled(settle=0.1, target=1.02)
+    looks = [  # iteration, change of the image since the last decision, residual, noise
+        (100, 0.0, 0.6, 0.5, False),  # nothing to compare with
+        (200, 0.01, 0.6, 0.5, False),  # the fit is above the noise
+        (300, 0.06, 0.5, 0.5, False),  # the image changes by more than a tenth of it
+        (325, 0.0, 0.5, 0.5, False),  # a hundred iterations have not passed
+        (400, 0.0, 0.5, None, False),  # the noise is not known
+        (400, 0.04, 0.52, 0.5, True),  # the residual was low once: it is held about there
+    ]
+    for k, change, residual, noise, done in looks:
+        image = image + change * (-1) ** torch.arange(8)  # a root mean square of `change`
+        end.update(k, image, residual, noise)
+        assert end.done == done, k
+
+
+SETTLING = dict(settle=0.5, residual_target=1.5, iterations=1000, runs=2, check_every=10)
+
+
+def test_a_run_ends_when_it_has_settled(noisy, tiny):
+    s = tiny.replace(**SETTLING, learning_rate=0.03)
+    result = deepred.restore(noisy, settings=s, sigma=0.1, device="cpu")
+    assert result.finished and max(result.iterations) < 1000
+    assert all(k >= 200 and k % 10 == 0 for k in result.iterations)
+    assert result.residual <= 1.5 * result.noise
+    assert result.history["iteration"].max() == max(result.iterations)
+    assert re.fullmatch(r"fit finished: residual [\d.]+, noise [\d.]+", result.ending)
+    # DIP goes on to fit the noise: left alone it goes to its end, and nothing is finished there.
+    s = s.replace(iterations=250)
+    dip = deepred.restore(noisy, method="dip", settings=s, sigma=0.1, device="cpu")
+    assert dip.iterations == [250, 250] and dip.finished is None
+    assert dip.ending == "ended after 250 iterations"
+
+
+def test_the_ending_says_what_is_not_finished(noisy, tiny):
+    def ending(**changes):
+        s = tiny.replace(**SETTLING).replace(learning_rate=0.03, **changes)
+        result = deepred.restore(noisy, settings=s, sigma=25 / 255, device="cpu")
+        assert result.finished is False
+        return result.ending
+
+    assert re.fullmatch(
+        r"fit not finished: residual [\d.]+, noise 25; --iterations 24 would go on",
+        ending(iterations=12, clipped=False),
+    )
+    told = r"fit not finished: .*, image still changing; --iterations 300 would go on"
+    assert re.fullmatch(told, ending(iterations=150, residual_target=100.0))
+
+
+def test_without_a_noise_level_nothing_is_finished(noisy, tiny):
+    s = tiny.replace(growth=0.0, settle=100.0, iterations=220)
+    result = deepred.restore(noisy, settings=s, device="cpu")
+    assert (result.finished, result.noise) == (None, None) and result.iterations == [220]
+
+
+@pytest.mark.parametrize("first", [37, 240], ids=["a short window at its end", "longer"])
+@pytest.mark.parametrize("settle", [0.0, 0.5])
+def test_a_run_goes_on_with_more_iterations_to_the_same_bits(noisy, tiny, tmp_path, settle, first):
+    """One run settles before its budget ends, or neither; the others go on."""
+    s = tiny.replace(**SETTLING).replace(settle=settle, learning_rate=0.03, growth=0.06)
+    path, options = tmp_path / "c", dict(sigma=0.1, device="cpu")
+
+    def restore(iterations, **more):
+        return deepred.restore(noisy, settings=s.replace(iterations=iterations), **options, **more)
+
+    short = restore(first, checkpoint=path)
+    for fewer in (first, first - 1):
+        again = restore(fewer, checkpoint=path, callback=lambda state: 1 / 0)  # nothing is computed
+        assert torch.equal(again.image, short.image) and again.ending == short.ending
+    more, whole = restore(first + 63, checkpoint=path), restore(first + 63)
+    assert torch.equal(more.image, whole.image)
+    assert (more.iterations, more.ending) == (whole.iterations, whole.ending)
+    for name in set(whole.history) - {"seconds"}:
+        assert np.array_equal(more.history[name], whole.history[name]), name
+
+
 def test_numbers_of_numpy_are_numbers():
     rules = (
         (WindowedVariance(np.int64(10), np.int32(20)), WindowedVariance(10, 20)),
