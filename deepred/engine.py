@@ -15,7 +15,6 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -185,18 +184,6 @@ def pick(
 # processor that has it; for narrow networks, which are mostly overhead, it is not known to pay.
 # Channels last was slower than torch's own layout on a CPU, 128 channels at 256 x 256.
 NARROW = 16 * 256**2
-
-
-def memory_available() -> int:
-    """Bytes of the machine's memory that are free to use; those of its swap are not counted."""
-    try:
-        import psutil
-    except ImportError:  # a node that only computes: Linux
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-        raise
-    return psutil.virtual_memory().available
 
 
 def has_bf16() -> bool:

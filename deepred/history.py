@@ -1,4 +1,4 @@
-"""The record of one run, one row an iteration, without waiting for the device in the loop."""
+"""The record of one run, one row an iteration, without waiting for a GPU in the loop."""
 
 from __future__ import annotations
 
@@ -25,17 +25,24 @@ class History:
         index = {"run": state.run, "iteration": state.k, "seconds": state.seconds}
         terms = torch.stack([state.terms[name].float() for name in TERMS])
         numbers = {name: float(value) for name, value in (measured or {}).items()}
-        self._waiting.append(({**numbers, **index}, terms))  # the images are let go
+        row = {**numbers, **index}  # the images are let go
+        if terms.is_cuda:
+            self._waiting.append((row, terms))
+        else:  # small tensors that stay lie between the large ones, whose memory cannot be reused
+            self._append(row, terms.tolist())
+
+    def _append(self, row: dict[str, float], terms: list[float]) -> None:
+        place = (row["run"], row["iteration"])
+        while self._rows and (self._rows[-1]["run"], self._rows[-1]["iteration"]) >= place:
+            self._rows.pop()
+        self._rows.append({**row, **dict(zip(TERMS, terms))})
 
     def rows(self, until: int | None = None) -> list[dict[str, float]]:
         """The rows as plain numbers, only those up to iteration `until` if given."""
         if self._waiting:
             table = torch.stack([terms for _, terms in self._waiting]).tolist()
             for (row, _), terms in zip(self._waiting, table):
-                place = (row["run"], row["iteration"])
-                while self._rows and (self._rows[-1]["run"], self._rows[-1]["iteration"]) >= place:
-                    self._rows.pop()
-                self._rows.append({**row, **dict(zip(TERMS, terms))})
+                self._append(row, terms)
             self._waiting = []
         if until is None:
             return self._rows

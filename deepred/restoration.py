@@ -21,10 +21,11 @@ import torch
 from torch import Tensor, nn
 
 from . import __version__, denoisers, red
-from .engine import Engine, memory_available, pick
+from .engine import Engine, pick
 from .errors import DivergedError, InputError, real, whole
 from .files import Checkpoint
 from .history import History, joined
+from .memory import memory_available
 from .networks import DeepDecoder, SkipNetwork, padded
 from .noise import estimate
 from .operators import (

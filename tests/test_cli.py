@@ -15,7 +15,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 import torch
 from PIL import Image
@@ -465,8 +464,7 @@ def test_cuda_where_there_is_none_is_refused(noisy_png, tmp_path, capsys):
 
 
 def test_too_little_memory_is_said_before_the_work(noisy_png, tmp_path, capsys, monkeypatch):
-    free = psutil.virtual_memory()._replace(available=30_000_000)
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
+    monkeypatch.setattr("deepred.restoration.memory_available", lambda: 30_000_000)
     output = tmp_path / "out.png"
     code = call("restore", noisy_png, "-o", output, "--preset", "paper", "--device", "cpu")
     said = capsys.readouterr()
