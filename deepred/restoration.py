@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from . import __version__, denoisers, red
+from .compute import native
 from .engine import Engine, pick
 from .errors import DivergedError, InputError, real, whole
 from .files import Checkpoint
@@ -253,7 +254,7 @@ def restore_all(
     jobs = [_Job(problem, denoiser) for problem in problems]
     if engine is None:
         engine = pick(device, work=max((job.work for job in jobs if job.work), default=None))
-    check_memory([n for job in jobs for n in job.memory()], engine)
+    check_memory([n for job in jobs for n in job.memory(engine)], engine)
     for job in jobs:
         job.prepare(engine)
     waiting = deque(steps for job in jobs for steps in job.start())
@@ -362,14 +363,20 @@ class _Job:
             return None
         return self.settings.channels * self.shape[1] * self.shape[2]
 
-    def memory(self) -> list[tuple[int, str]]:
+    def memory(self, engine: Engine) -> list[tuple[int, str]]:
         """What `check_memory` asks for, for each run; nothing for a network that is not ours."""
         if self.problem.network is not None:
             return []
         width = f"an image of {self.shape[2]}x{self.shape[1]}"
         if self.problem.method != "red":
             width += f" with {self.settings.channels} channels"
-        return [(memory_needed(self.shape, self.settings, self.problem.method), width)] * self.runs
+        needed = memory_needed(
+            self.shape, self.settings, self.problem.method,
+            native=engine.native and native.knows(
+                self.settings.channels, self.settings.skip, self.shape[0]
+            ),
+        )  # fmt: skip
+        return [(needed, width)] * self.runs
 
     def prepare(self, engine: Engine) -> None:
         """Go to the engine's device, and back to the checkpoint where there is one."""
@@ -657,24 +664,31 @@ def check_measurement(y: Tensor, H: Callable[[Tensor], Tensor]) -> Tensor:
     return y
 
 
-def memory_needed(shape: tuple[int, int, int], settings: Settings, method: str = "deepred") -> int:
+def memory_needed(
+    shape: tuple[int, int, int], settings: Settings, method: str = "deepred", native: bool = False
+) -> int:
     """About how many bytes a run takes at its peak, for an image (C, H, W).
 
     What the backward pass keeps of each scale, theta with Adam's moments and the solver's copies,
-    and the images; measured to be within a third of the truth from 64 to 1024 pixels a side, for
-    the Deep Decoder from 256 pixels.
+    the images, and BM3D's blocks; measured to be within a third of the truth from 64 to 1024
+    pixels a side, for the Deep Decoder from 256 pixels. `native` is for the kernels in C++, which
+    keep less.
     """
     pixels = padded(shape[1], settings.scales) * padded(shape[2], settings.scales)
     images = 30 * pixels * shape[0]
     if method == "red":
         return 4 * images
+    denoising = 320e6 + 450 * pixels if settings.denoiser == "bm3d" else 0
     if settings.network == "decoder":  # three maps of the largest layer, and their gradients
-        return int(4 * (images + 5.5 * pixels * settings.channels) + 150e6)
+        return int(4 * (images + 5.5 * pixels * settings.channels) + 150e6 + denoising)
+    theta = 9 * (2 * settings.scales + 1) * settings.channels**2
+    if native:
+        maps = pixels * (3 * settings.input_channels + 4 * settings.skip + 9 * settings.channels)
+        return int(1.2 * 4 * (images + maps) + 4 * 16 * theta + 95e6 + denoising)
     full_scale = 3 * settings.input_channels + 4 * settings.skip + 17 * settings.channels
     activations = pixels * (full_scale + 17 * settings.channels / 3)
-    theta = 9 * (2 * settings.scales * settings.channels**2 + settings.channels**2)
     # A run of some length takes .4 more than its tensors, and torch's own buffers come on top.
-    return int(1.4 * 4 * (images + activations + 6 * theta) + 110e6)
+    return int(1.4 * 4 * (images + activations + 6 * theta) + 110e6 + denoising)
 
 
 def check_memory(runs: list[tuple[int, str]], engine: Engine) -> None:

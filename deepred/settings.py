@@ -262,7 +262,7 @@ _OURS = {
 _FAST = {
     "denoise": dict(channels=16, iterations=3000, runs=1),
     "sr": dict(channels=32, iterations=1600, runs=1),
-    "deblur": dict(channels=32, iterations=2500, runs=1),
+    "deblur": dict(channels=32, iterations=4000, runs=1),
     "inpaint": dict(channels=32, iterations=2000, runs=1),
     "tomography": dict(channels=16, iterations=1200, runs=1),
 }

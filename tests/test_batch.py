@@ -142,12 +142,13 @@ def test_an_interrupted_batch_goes_on_as_if_nothing_had_been(tmp_path):
 
 
 def test_memory_is_counted_for_as_many_as_run_at_once(monkeypatch):
-    free = 3 * restoration.memory_needed((3, 32, 32), preset("fast"))
+    free = 3 * restoration.memory_needed((3, 32, 32), preset("fast", small=True))
     monkeypatch.setattr(restoration, "memory_available", lambda: free)
-    four = [Problem(image(0), sigma=0.1, seed=s) for s in range(2)]  # of two runs each
+    two = preset("fast", small=True)  # of two runs each
+    four = [Problem(image(0), settings=two, sigma=0.1, seed=s) for s in range(2)]
     with pytest.raises(InputError, match="32x32 with 16 channels, 4 at once, needs about"):
         restore_all(four, engine=Engine(batch=4))
-    settings = preset("fast").replace(iterations=1)
+    settings = two.replace(iterations=1)
     again = [Problem(image(0), settings=settings, sigma=0.1, seed=s) for s in range(2)]
     assert len(restore_all(again, engine=Engine(batch=2))) == 2
 

@@ -91,7 +91,7 @@ from pathlib import Path
 
 torch.set_num_threads(1)
 y = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
-settings = deepred.preset("fast").replace(channels=16, runs=1, iterations=300)
+settings = deepred.preset("fast", small=True).replace(runs=1, iterations=300)
 seen = []
 
 def callback(state):

@@ -38,6 +38,7 @@ BAD = {
     "tv": WEIGHT,
     "denoiser": (None,),  # with lam above 0; names are the denoisers' matter
     "sigma_f": WEIGHT,
+    "strengthen": (-0.1, 1.1, "0.7", None, True, math.nan),
     "denoise_every": WHOLE,
     "lag": NATURAL,
     "lam": WEIGHT,
@@ -109,7 +110,7 @@ def test_the_ends_of_the_ranges_are_allowed(changes):
         ("x_update", ("fixed-point", "steepest-descent")),
         ("x_start", ("measurement", "zeros", "denoised")),
         ("x_sees", ("after", "before")),
-        ("result", ("x", "network", "x-u")),
+        ("result", ("x", "network", "x-u", "denoised")),
     ],
 )
 def test_choices_are_named_where_there_is_no_such(name, choices):
@@ -122,8 +123,10 @@ def test_choices_are_named_where_there_is_no_such(name, choices):
 def test_what_contradicts_itself_is_refused():
     with pytest.raises(InputError, match="mu must be above 0 where lam is"):
         Settings(mu=0)
-    with pytest.raises(InputError, match="lam above 0 needs a denoiser"):
+    with pytest.raises(InputError, match="lam above 0, and result 'denoised', need a denoiser"):
         Settings(denoiser=None)
+    with pytest.raises(InputError, match="result 'denoised', need a denoiser"):
+        Settings(lam=0, mu=0, denoiser=None, result="denoised")
 
 
 def test_settings_cannot_be_changed_but_replaced():
@@ -243,7 +246,9 @@ def test_authors_differs_from_paper_in_the_listed_fields_alone(task, setting):
 def test_later_fields_enter_a_key_only_where_they_are_in_use():
     assert "tv" not in Settings().told() and "precondition" not in Settings().told()
     assert Settings(tv=0.1).told()["tv"] == 0.1
-    later = {"tv": 0.0, "precondition": 0.0, "network": "skip", "settle": 0.0}
+    later = {
+        "tv": 0.0, "precondition": 0.0, "network": "skip", "settle": 0.0, "strengthen": 0.0
+    }  # fmt: skip
     assert {**Settings().told(), **later} == Settings().as_dict()
 
 
@@ -329,3 +334,19 @@ def test_numbers_of_numpy_are_numbers_and_make_the_same_key():
     theirs = preset("fast").replace(iterations=np.int64(5), lam=np.float64(0.5))
     assert theirs == ours and type(theirs.iterations) is int and type(theirs.lam) is float
     assert json.dumps(theirs.told()) == json.dumps(ours.told())
+
+
+def test_f_takes_out_a_little_more_than_the_noise_it_is_given_back():
+    """sigma_f follows the measurement's noise level: 1.1 of the share that `strengthen` returns."""
+    for sigma in (5 / 255, 25 / 255, 50 / 255):
+        s = preset("fast", sigma=sigma)
+        assert s.sigma_f == pytest.approx(1.1 * s.strengthen * sigma)
+
+
+def test_what_was_chosen_on_crops_stays_with_the_crops():
+    """`small` has the settings with which the stored results of the crops were computed."""
+    small = preset("fast", small=True)
+    assert (small.input_distribution, small.denoiser, small.strengthen) == ("uniform", "nlm", 0.0)
+    assert (small.iterations, small.runs, small.result) == (1500, 2, "network")
+    assert preset("fast", "deblur", small=True).channels == 16
+    assert preset("paper", small=True) == preset("paper")

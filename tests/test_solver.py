@@ -12,7 +12,7 @@ import torch
 import deepred
 from deepred import red, restoration
 from deepred.engine import Engine
-from deepred.errors import DivergedError
+from deepred.errors import DivergedError, InputError
 from deepred.networks import FreeImage, SkipNetwork
 from deepred.noise import clipped_variance
 from deepred.operators import Downsample, Identity
@@ -660,3 +660,23 @@ def test_problems_may_come_one_by_one_and_share_a_denoiser(noisy, tiny):
 def test_problems_that_are_none_are_refused(problems):
     with pytest.raises(deepred.InputError, match=r"a list of deepred\.Problem"):
         deepred.restore_all(problems)
+
+
+def test_f_is_given_back_a_share_of_the_residual(noisy, tiny):
+    """x + a H^T(y - Hx) goes into f, Romano and Elad's boosting; and with result "denoised" the
+    run returns f of the network's mean, in the same way. To rounding: sums in another order."""
+    f = Recorder()
+    settings = tiny.replace(
+        strengthen=0.7, denoiser="nlm", x_start="measurement", lag=0, iterations=21,
+        result="denoised", denoise_every=10,
+    )  # fmt: skip
+    states = []
+    result = deepred.restore(
+        noisy, settings=settings, sigma=0.1, denoiser=f, callback=states.append, engine=Engine()
+    )
+    x = states[8].x  # of iteration 9, which f sees in iteration 10
+    torch.testing.assert_close(f.given[1], x + 0.7 * (noisy - x), rtol=0, atol=1e-6)
+    mean = states[-1].estimate
+    torch.testing.assert_close(result.image, 0.5 * (mean + 0.7 * (noisy - mean)), rtol=0, atol=1e-6)
+    with pytest.raises(InputError, match="strengthen needs an operator with an adjoint"):
+        deepred.restore(noisy, lambda x: x, settings=settings, sigma=0.1, denoiser=f)

@@ -114,17 +114,19 @@ def _typed(lib: ctypes.CDLL) -> ctypes.CDLL:
     return lib
 
 
-def takes(network: nn.Module, y: Tensor) -> bool:
-    """Whether `Hourglass` can compute a network for a measurement: DIP's, on a CPU.
+def knows(channels: int | tuple[int, ...], skip: int, outputs: int) -> bool:
+    """Whether the kernels have such a network: multiples of 4 channels, at most 4 of the image."""
+    widths = channels if isinstance(channels, tuple) else (channels,)
+    return outputs <= 4 and all(c % 4 == 0 for c in (*widths, skip))
 
-    Channels have to be multiples of 4, which the vectors are made of, the image at most 4 deep.
-    """
+
+def takes(network: nn.Module, y: Tensor) -> bool:
+    """Whether `Hourglass` can compute a network for a measurement: DIP's, on a CPU."""
     return (
         isinstance(network, SkipNetwork)
         and y.device.type == "cpu"
         and y.dtype in (torch.float32, torch.float64)
-        and network.outputs <= 4
-        and all(c % 4 == 0 for c in (*network.channels, network.skip))
+        and knows(network.channels, network.skip, network.outputs)
         and library() is not None
     )
 
@@ -150,6 +152,7 @@ class Hourglass(nn.Module):
         )  # fmt: skip
         self._gradients = [torch.zeros_like(p) for p in self._all]
         self._g = _pointers(self._gradients)
+        self._passes = 0
 
     def forward(self, z: Tensor) -> Tensor:  # (1, inputs, padded h, padded w) -> (1, outputs, h, w)
         return torch.sigmoid(_Pass.apply(z, self, *self._all))
@@ -204,14 +207,15 @@ class _Pass(torch.autograd.Function):
         z = z.contiguous(memory_format=torch.channels_last)
         out = z.new_empty(1, net.network.outputs, *net.network.size)
         ctx.net, ctx.z, ctx.p = net, z, _pointers(parameters)
-        net._latest = ctx
+        net._passes += 1
+        ctx.turn = net._passes
         net._call("forward", net._net, _at(z), ctx.p, net._g, _at(out), torch.get_num_threads())
         return out
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
         net = ctx.net
-        if net._latest is not ctx:
+        if net._passes != ctx.turn:
             raise RuntimeError("the network has been evaluated again since: its graph is gone")
         gradient = gradient.contiguous()
         net._call("backward", net._net, _at(gradient), ctx.p, net._g, torch.get_num_threads())
