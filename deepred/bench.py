@@ -380,7 +380,7 @@ def economy(clock: Clock, device: str, side: int) -> Iterator[dict]:
     """`presets` for the variants of experiment economy (`deepred.studies`)."""
     for task, variants in studies.ECONOMY.items():
         whole = {
-            label: preset(label.partition(",")[0], task).replace(**changes)
+            label: preset(label.partition(",")[0], task, small=True).replace(**changes)
             for label, changes in variants.items()
         }
         yield from _wholes(clock, device, side, task, whole)
@@ -482,6 +482,7 @@ def _mode(how: Engine) -> str:
 # Telling -----------------------------------------------------------------------------------------
 
 _TITLES = {
+    "kernels": "One iteration of DIP by the kernels in C++ and by eager torch: processor time",
     "ceilings": "What the machine reaches",
     "iterations": "One iteration of DIP",
     "loops": "One iteration of DeepRED, NLM every ten",
@@ -493,6 +494,7 @@ _TITLES = {
 }
 _UNITS = {
     "side": "side [px]", "seconds": "time [ms]", "floor": "floor [ms]", "total": "total [s]",
+    "torch": "torch [ms]", "native": "kernels [ms]",
     "reference": "reference [ms]", "flops": "10⁹ operations/s", "bytes": "GB/s",
 }  # fmt: skip
 
