@@ -238,7 +238,7 @@ if p.images is None:
 # %%
 count = p.live(60)
 x, u = y.clone(), torch.zeros_like(y)  # x_0 = y, u_0 = 0
-engine = deepred.engine.pick("cpu", "float32")  # with as many threads as the solver below
+engine = deepred.engine.Engine()  # torch's own operations, as above and in the solver below
 with engine.session():
     for k in range(1, count + 1):
         if k == 1 or k % settings.denoise_every == 0:
@@ -249,7 +249,8 @@ with engine.session():
 
 # %% [markdown]
 # The package's solver (`deepred.solver.ADMM`) does the same, and also survives a lost fit or an interruption, and runs
-# on several devices. That it is the same algorithm can be seen to the last bit:
+# on several devices. That it is the same algorithm can be seen to the last bit, where both leave the network to torch (by
+# default the package computes it with kernels of its own, which round in another order):
 
 # %%
 once = settings.replace(iterations=count)
