@@ -201,7 +201,10 @@ def _restore(options) -> int:
             raise InputError(
                 f"{options.input}: no noise found in it; give its level with --sigma, of 255"
             ) from None
-    settings = _settings(options, setting, sigma)
+    # Noise that a compression or a change of size has correlated is white to no denoiser: f is told
+    # the upper bound.
+    strongest = level.high if estimated and options.method == "deepred" else sigma
+    settings = _settings(options, setting, strongest)
     shape = operators.image_shape(H, y.shape[1:])
     work = settings.channels * shape[1] * shape[2]
     how = engine.pick(options.device, options.precision, work=work)

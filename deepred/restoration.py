@@ -325,9 +325,10 @@ class _Job:
         else:
             denoising = task_of(H) == "denoise" and likelihood is None
             needs_sigma = denoising and method in ("deepred", "red")
+        strongest = sigma  # what f is told: of noise that is not white the upper bound
         if sigma is None and needs_sigma:
             level = estimate(y)
-            sigma = level.sigma
+            sigma, strongest = level.sigma, level.high if method == "deepred" else level.sigma
             if ours and sigma >= 1:
                 raise InputError(
                     f"y has noise of level {sigma:.3g}, and an image is in [0, 1]: divide it by "
@@ -335,10 +336,9 @@ class _Job:
                 )
             logger.warning("noise level not given; estimated: %s", level.told())
         if settings is None:
-            level = sigma
-            if level is None and hasattr(likelihood, "deviation"):
-                level = float(likelihood.deviation(y).square().mean().sqrt())
-            told = {"sigma": level} if level else {}
+            if strongest is None and hasattr(likelihood, "deviation"):
+                strongest = float(likelihood.deviation(y).square().mean().sqrt())
+            told = {"sigma": strongest} if strongest else {}
             settings = preset("fast", task_of(H), method, **told)
             if self.shape != tuple(y.shape[1:]):
                 settings = settings.replace(x_start="zeros")

@@ -249,7 +249,7 @@ _TV = {"denoise": 0.002, "sr": 0.0002, "deblur": 0.0001, "inpaint": 0.0002, "tom
 _OURS = {
     "denoise": dict(
         learning_rate=0.01, clipped=True, input_distribution="gaussian", input_noise=0.03,
-        denoiser="bm3d", strengthen=0.7, denoise_every=200, result="denoised", settle=0.02,
+        denoiser="bm3d", strengthen=0.7, denoise_every=200, result="denoised", settle=0.03,
     ),
     "sr": dict(learning_rate=0.01, denoiser="nlm", lam=0.012, mu=0.015, smoothing=0.99),
     "deblur": dict(
