@@ -336,8 +336,6 @@ class _Job:
                 )
             logger.warning("noise level not given; estimated: %s", level.told())
         if settings is None:
-            if strongest is None and hasattr(likelihood, "deviation"):
-                strongest = float(likelihood.deviation(y).square().mean().sqrt())
             told = {"sigma": strongest} if strongest else {}
             settings = preset("fast", task_of(H), method, **told)
             if self.shape != tuple(y.shape[1:]):
@@ -346,6 +344,11 @@ class _Job:
                 settings = settings.replace(precondition=0.0)
             if likelihood is not None:
                 settings = settings.replace(precondition=0.0)
+                if settings.strengthen:  # f is for Gaussian noise: it is given back no other
+                    settings = settings.replace(
+                        strengthen=0.0, denoiser="nlm", sigma_f=3 / 255, denoise_every=10,
+                        result="network",
+                    )  # fmt: skip
                 if not hasattr(likelihood, "deviation"):
                     settings = settings.replace(growth=0.0)
         self.problem, self.settings, self.sigma = problem, settings, sigma

@@ -236,7 +236,7 @@ def test_other_noise_is_removed(method, model):
     x = torch.full((1, 3, 24, 24), 0.3)
     x[..., 6:18, 6:18] = 0.7
     y = model.sample(x, seed=0)
-    s = preset("fast", method=method).replace(
+    s = preset("fast", method=method, small=True).replace(
         channels=8, scales=3, iterations=200, runs=1, smoothing=0.9
     )
     result = restore(y, method=method, likelihood=model, settings=s, device="cpu")
@@ -249,7 +249,7 @@ def test_default_settings_do_for_every_likelihood(H, caplog):
     y = torch.rand(1, 3, 24, 24, generator=torch.Generator().manual_seed(0))
     for likelihood in (Poisson(10.0), lambda Hx, y: (Hx - y).abs()):
         settings = restoration._Job(restoration.Problem(y, H, likelihood=likelihood)).settings
-        assert settings.precondition == 0
+        assert settings.precondition == 0 and settings.strengthen == 0  # f is for Gaussian noise
         assert bool(settings.growth) == (H is None and hasattr(likelihood, "deviation"))
     assert not caplog.records
 
