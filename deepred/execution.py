@@ -184,7 +184,8 @@ class _Execution:
             "provenance": provenance(self.engine),
         }
         self.store.put(record, curve, image)
-        self.store.checkpoint(self.key).unlink(missing_ok=True)  # the record is what is kept
+        path = self.store.folder / "checkpoints" / f"{self.key}.pt"
+        path.unlink(missing_ok=True)  # the record is what is kept
         return record
 
 

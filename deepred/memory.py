@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,3 +69,14 @@ def _text(path: Path) -> str:
         return path.read_text()
     except OSError:
         return ""
+
+
+def trim() -> None:
+    """Give the system back what is free: glibc keeps it, in pieces for each thread.
+
+    Between two calls of BM3D in its own thread these pieces grew by a tenth over 3000 iterations.
+    """
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    except (OSError, AttributeError):  # another libc, which sees to it itself
+        pass

@@ -26,7 +26,7 @@ from .engine import Engine, pick
 from .errors import DivergedError, InputError, real, whole
 from .files import Checkpoint
 from .history import History, joined
-from .memory import memory_available
+from .memory import memory_available, trim
 from .networks import DeepDecoder, SkipNetwork, padded
 from .noise import estimate
 from .operators import (
@@ -454,6 +454,8 @@ class _Job:
                 stopped = rule is not None and rule.update(state)
                 if state.k % s.check_every == 0:
                     end.update(state.k, state.estimate, *solver.fit())
+                if state.k % 100 == 0:
+                    trim()
                 if good is not latest:  # now that its row is there: a callback may be interrupted
                     latest = good
                     self.good[r] = good | watchers()
