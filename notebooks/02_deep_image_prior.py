@@ -204,11 +204,11 @@ if p.profile != "smoke" and p.images is None and p.iterations is None:
 
 # %% [markdown]
 # **What we see.** The last output has lost two decibels to the best one, which is why DIP is stopped. Both variances find the
-# peak, 200 iterations (their patience) after it has passed, and as they return a mean of their last outputs they
-# end almost half a decibel *above* the best single output. The discrepancy stops too early here: clipping has
+# neighbourhood of the peak, 200 iterations (their patience) after it has passed, and as they return a mean of their
+# last outputs they end about half a decibel *above* the best single output. The discrepancy stops too early here: clipping has
 # left this dark picture with noise of 0.091, below $\sigma = 0.098$ (its option `target` allows for that). The averages that
-# nobody stops have lost about a decibel or less at the end; but they lag, and with a learning rate this high the picture is there
-# before a mean over a hundred outputs has caught up.
+# nobody stops have lost about a decibel or less at the end; but they lag: with a learning rate this high the output's
+# best moment has passed when theirs, which are better, come.
 # To have a rule end a run, not only look on, give it to the call: `restore(..., stop=stopping.WindowedVariance)`.
 #
 # ## Means over runs, and where they disagree
@@ -249,7 +249,7 @@ if p.profile != "smoke" and p.images is None and p.iterations is None:
 
 # %% [markdown]
 # **What we see.** The mean gains a decibel. The map of doubt points the right way, but not reliably: over 9 × 9 pixels its
-# correlation with the error is about 0.4, and it is only two thirds as large. What all runs get wrong alike it cannot
+# correlation with the error is only 0.3 to 0.4, and it is only two thirds as large. What all runs get wrong alike it cannot
 # show: they share the architecture's taste, and they learn the same noise. A small deviation is no promise.
 #
 # ## Another architecture: the Deep Decoder
@@ -297,7 +297,7 @@ for row in table.dropna().itertuples():
 #
 # 1. $z$ is only a place to start from; any fixed input that differs from pixel to pixel will do. Perturbed inputs make the
 #    network find weights that draw the same picture for all of them, which is a regulariser: without it the best moment
-#    comes earlier and passes faster: here at iteration 130 instead of 174, about as high, but by the end 1.5 dB more are lost.
+#    comes earlier and passes faster: here at iteration 133 instead of 194, and by the end a decibel more is lost since.
 # 2. Larger. The residual contains noise not yet learnt *and* picture not yet drawn. An output that has learnt some noise must still
 #    lack some picture to have a residual of $\sigma$: its error has both.
 # 3. Put the shuffle itself at its end: $\mathbf{S}\,\mathcal{T}_\Theta(z)$ with the known shuffle $\mathbf{S}$, so that

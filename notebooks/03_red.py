@@ -456,17 +456,16 @@ if p.profile != "smoke" and p.images is None and p.seeds is None and p.iteration
 
 # %% [markdown]
 # **What we see.** Both ways through the network work, and the prior helps DIP. The linearised one
-# is no worse than the direct one, although by the table above their gradients differ by more than
+# is about as good as the direct one, although by the table above their gradients differ by more than
 # half: as in RED alone, what matters is that the pull leads to cleaner images, and not that it
 # belongs to Eq. (4). So "a near dead-end" is said of one road only: the differentiation can be
 # spared without ADMM, too: what must not be differentiated need not be.
 #
 # What ADMM spares besides are calls of $f$: one in ten iterations, which may run beside the
-# network's steps, where the others need one in each. Even four small layers make an iteration about
-# half as long again, and twice as long if they are differentiated (on a quiet machine); BM3D takes
-# longer than many steps of the network. At its best the linearised way is 0.2 dB ahead of ADMM here;
-# ADMM falls later and
-# ends higher, probably as its penalty $\tfrac\mu2 \lVert x - \mathcal{T}_\Theta(z) - u\rVert^2$
+# network's steps, where the others need one in each. Even four small layers may cost more than
+# the network's own step, and about twice that if they are differentiated; BM3D takes longer
+# than many steps of the network. At their best both ways are one or two tenths of a decibel ahead of
+# ADMM here; ADMM falls later and ends higher, probably as its penalty $\tfrac\mu2 \lVert x - \mathcal{T}_\Theta(z) - u\rVert^2$
 # holds the network back from the noise as well. (One picture and one seed: differences of a few tenths
 # of a decibel may go either way on another.)
 #

@@ -303,8 +303,8 @@ figure = plots.schedule(trace.steps[10:50], trace.calls[1:])
 plots.save(figure, p.figures, "figure1")
 
 # %% [markdown]
-# As in the released code, $f(x)$ is one interval late (lag 1). NLM on a crop as small as this takes a
-# few iterations' time, and on two cores the iterations beside it slow down; with BM3D, or with a GPU
+# As in the released code, $f(x)$ is one interval late (lag 1). NLM on a crop as small as this takes
+# about an iteration's time, and the iteration beside it slows down; with BM3D, or with a GPU
 # beside a CPU, the lower bars would fill the row, and the schedule would earn its keep.
 #
 # ## Questions

@@ -105,8 +105,13 @@ for kind, there in [("CPU", machines), ("GPU", [m for m in machines if m["machin
 # everything between them do not reach the rates of a large matrix product. No mode changes that much:
 # channels-last helps in one case only (8 %), and several problems taking turns gain up to 1.5 times on
 # 64 × 64 pixels (four networks stacked into one with grouped convolutions gained nothing: 1.0 times at
-# 16 channels and 64 × 64 pixels, 0.6 times at 256 × 256). The
-# way to be faster on such a machine is to do less, which is the rest of this part. What the modes
+# 16 channels and 64 × 64 pixels, 0.6 times at 256 × 256).
+#
+# What does is to write the network anew. The kernels in C++ (`deepred.compute`) keep a map's channels side by side in
+# memory and write each map once: a convolution applies the normalisation and the LeakyReLU before it while it reads, and
+# adds up the statistics of what it writes; 3 × 3 convolutions are Winograd's. On a processor with AVX-512 an iteration of
+# DIP takes a third to a quarter of torch's processor time on 512 × 768 pixels, and about a third on 256 × 256 (2.6 to 3.2
+# times less). The rest of this part is about doing less. What the modes
 # for GPUs are worth (tf32, bf16, recorded graphs, batches on streams, denoisers on the device) is
 # measured by the same command where there is one.
 #
@@ -242,8 +247,9 @@ if lost.drop("discrepancy", level="rule").notna().all():
 # $y$ than the $\sigma$ that the rule is told (notebook [02](02_deep_image_prior.ipynb); its option
 # `target`). In deblurring it mostly never stops. DeepRED needs no rule in denoising: its last iteration is
 # 0.3 dB from its best, and a rule that goes by iteration 600 (and stops at 900) loses 1.5, as the picture is there, but not yet at its cleanest. In deblurring, where 2000 iterations are twice
-# what preset `fast` takes, the exponentially weighted variance wins back 1.0 of the 1.2 dB that DeepRED
-# loses, in half the iterations. So the presets have fixed numbers of iterations, and the rules are there
+# what preset `fast` takes on crops, the exponentially weighted variance wins back 1.0 of the 1.2 dB that DeepRED
+# loses, in half the iterations. So the presets have fixed numbers of iterations (in denoising
+# `fast` and `best` may end before that, once the image is at rest: `settle`), and the rules are there
 # for DIP and for measurements unlike ours: `restore(..., stop=...)`, `deepred restore --stop`.
 
 # %% [markdown]
@@ -251,7 +257,8 @@ if lost.drop("discrepancy", level="rule").notna().all():
 #
 # `fast` is meant to give the quality of the paper's settings in the least time. `best` is meant to give
 # the highest PSNR in about the time of `paper`; its runs are still missing above, so that this is its
-# aim, not a result:
+# aim, not a result. The table is of the presets for whole photographs; the stored runs on crops are of
+# those for crops, `preset("fast", task, small=True)`.
 
 # %%
 rows = []
@@ -362,9 +369,9 @@ if p.profile != "smoke" and p.images is None and p.seeds is None and p.iteration
 # The right panel says what RED adds. A prior that *complements* DIP would pay less noise for the same
 # share of the picture, a lower curve. In the two bands shown it is nearly the same curve: after 500
 # iterations DeepRED's output has the shares that DIP's had after about 350. So with the paper's constant
-# weights RED mainly slows the way along the curve (its best output is 0.3 dB better), and does not halt
-# it: the last output is 2.4 dB below the best. Weights that grow once the fit is at the noise, as in
-# preset `fast`, all but halt it (notebook [05](05_denoising.ipynb)). What one gains is time near the best
+# weights RED mainly slows the way along the curve (its best output is some tenths of a decibel better),
+# and does not halt it: the last output is more than two decibels below the best. Weights that grow once
+# the fit is at the noise, as in preset `fast`, all but halt it (notebook [05](05_denoising.ipynb)). What one gains is time near the best
 # point, in which outputs can be averaged. The paper's third question, which prior would bend the curve,
 # is open.
 #

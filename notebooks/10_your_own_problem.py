@@ -116,7 +116,7 @@ if vase.notna().all():
     assert vase.drop("masked").max() - vase.drop("masked").min() < 1.5
 
 # %% [markdown]
-# **What we see.** In the small picture the networks beat total variation by two decibels, and RED adds nothing to DIP: there
+# **What we see.** In the small picture the networks beat total variation by two decibels, and RED adds little to DIP: there
 # is no noise to keep it from. In the large ones RED alone leaves the holes grey: its denoiser looks a few pixels around,
 # and nothing else tells it what a hole may hold. DIP and DeepRED continue what leads into a hole, the balustrade behind
 # the vase and the white gallery of the library, and fill the rest with a blur in the colours around it.
@@ -204,7 +204,7 @@ if p.profile != "smoke" and p.images is None and p.iterations is None:
 
 # %% [markdown]
 # **What we see.** From 14 dB to about 28. The skin comes back smooth and without its hairs, of which too few photons tell;
-# in the dark rim of the eye coloured specks are left. Whether the Poisson term is worth it against squares is measured in
+# in the dark parts of the eye coloured specks are left. Whether the Poisson term is worth it against squares is measured in
 # notebook [01](01_inverse_problems.ipynb).
 #
 # ## A photograph of your own
@@ -229,19 +229,22 @@ if p.profile != "smoke" and p.images is None and p.iterations is None:
 # ```
 #
 # A photograph of 12 megapixels is too large for a network that is trained on it alone: crop to what matters, or scale it
-# down. With preset `fast`, 128 × 128 pixels take about four minutes on two cores, 256 × 256 about ten, 512 × 512 more
-# than half an hour. In this order:
+# down. With preset `fast`, 256 × 256 pixels take two to six minutes on two cores, and 512 × 512 about ten in denoising.
+# In this order:
 #
 # 1. **The operator.** What happened to the light? Chain operators with `Composed(last, first)`: what happened to the light
 #    first stands last, as in $\mathbf{H}_2\mathbf{H}_1 x$. If none fits, write a function; if it has an adjoint, RED alone will work, too.
 # 2. **The likelihood.** Read noise: the default. Few photons: `Poisson`, with the peak from the camera's gain. Outliers:
 #    `Laplace`. Radar, ultrasound: `Gamma`.
-# 3. **The settings.** Preset `fast`. If the result is smooth where it should not be, halve `lam` and `mu`; if it is noisy,
+# 3. **The settings.** Preset `fast`; its form for crops of up to 100 pixels, `preset("fast", small=True)`, is what the live
+#    cell for photons takes. In denoising `fast` has a Gaussian $z$; its $f$ is BM3D, with seven tenths of the residual
+#    $y - x$ given back before (`strengthen`); the result is $f$ of the network's mean; and a run ends when the fit is at
+#    the noise and the image at rest (`settle`). If the result is smooth where it should not be, halve `lam` and `mu`; if it is noisy,
 #    double them, or end earlier.
-# 4. **The denoiser.** NLM unless you know better; BM3D for texture, TV for cartoons, a learned one through
-#    `denoisers.learned(module)`. What matters is a small `sigma_f`.
+# 4. **The denoiser.** The preset's (BM3D in denoising, NLM elsewhere) unless you know better; TV for cartoons, a learned
+#    one through `denoisers.learned(module)`. Where no residual is given back, what matters is a small `sigma_f`.
 # 5. **The truth** you do not have: look at `result.history["residual"]` (it should settle near the noise level) and at the
-#    difference of two runs, `result.deviation`.
+#    difference of two runs (`runs=2`), `result.deviation`.
 #
 # ## Questions
 #
