@@ -125,8 +125,10 @@ class _Execution:
         self.key = run.key(truth, self.engine.precision)
 
     def direct(self) -> dict:
-        image, seconds = _timed(lambda: direct(self.run, self.y))
-        return self._put(image, seconds, None, {})
+        started, spent = time.perf_counter(), time.process_time()
+        image = direct(self.run, self.y)
+        more = {"processor_seconds": time.process_time() - spent}
+        return self._put(image, time.perf_counter() - started, None, more)
 
     def problem(self) -> Problem:
         run = self.run
@@ -134,11 +136,16 @@ class _Execution:
         last = run.settings.iterations
         track = metrics.tracker(self.truth, every, last=last, metric=self.metric)
         self._observers = _Rules(run)
+        before = time.process_time()
 
         def measure(state: State) -> dict[str, float] | None:
+            nonlocal before
             self._observers.update(state)
             measured = track(state)
             if measured is not None:
+                now = time.process_time()
+                measured["processor_seconds"] = now - before
+                before = now
                 self.tell(state.run * last + state.k, measured["psnr"])
             return measured
 
@@ -158,8 +165,12 @@ class _Execution:
             "single_psnr": float(curve["psnr"][last]),  # the first run alone
             "plain_psnr": float(curve["psnr_output"][last]),  # and its last output alone
             "run_means": _run_means(result.images, self.truth, self.metric),
+            "iterations": max(result.iterations),  # fewer than the budget where it has settled
             "stops": self._observers.told(lambda image: self.metric(image.cpu(), self.truth)),
         }
+        spent = curve.pop("processor_seconds").sum()
+        if self.engine.device == "cpu":
+            more["processor_seconds"] = float(spent)
         image = self.run.finished(result.image.cpu(), self.y)
         return self._put(image, result.seconds, curve, more)
 
@@ -231,8 +242,3 @@ def direct(run: Run, y: Tensor) -> Tensor:
     if run.method == "cbm3d":
         return denoisers.named("bm3d")(y, run.sigma)
     return run.start(y)
-
-
-def _timed(compute: Callable[[], Tensor]) -> tuple[Tensor, float]:
-    started = time.perf_counter()
-    return compute(), time.perf_counter() - started

@@ -42,7 +42,8 @@ logger = logging.getLogger(__name__)
 COLUMNS = (
     "key", "profile", "experiment", "task", "setting", "dataset", "image", "crop", "method",
     "preset", "seed", "iterations", "psnr", "psnr_y", "snr", "ssim", "single_psnr", "plain_psnr",
-    "best_psnr", "best_iteration", "run_means", "stops", "seconds", "device", "precision",
+    "best_psnr", "best_iteration", "run_means", "stops", "seconds", "processor_seconds",
+    "device", "precision",
     "threads", "cpu", "gpu", "deepred", "commit", "python", "torch", "numpy", "scikit-image",
     "pillow", "bm3d", "date", "settings",
 )  # fmt: skip
@@ -301,7 +302,7 @@ def _row(record: dict) -> dict:
     flat = {**record, **record["metrics"], **record["provenance"]}
     flat["settings"] = json.dumps(record["settings"], sort_keys=True, separators=(",", ":"))
     decibels = dict.fromkeys(("psnr", "psnr_y", "snr", "single_psnr", "plain_psnr", "best_psnr"), 3)
-    for name, digits in {**decibels, "ssim": 4, "seconds": 1}.items():
+    for name, digits in {**decibels, "ssim": 4, "seconds": 1, "processor_seconds": 1}.items():
         if flat.get(name) is not None:
             flat[name] = round(float(flat[name]), digits)
     return {name: flat.get(name, math.nan) for name in COLUMNS}

@@ -23,8 +23,10 @@ def test_the_paper_profile_is_section_41():
     assert len({run.image for run in runs}) == 9
     assert {run.sigma for run in runs} == {25 / 255}
     methods = {(run.method, run.preset) for run in runs}
-    wanted = {(method, name) for method in ("dip", "deepred") for name in ("paper", "authors")}
-    wanted |= {("noisy", ""), ("nlm", ""), ("cbm3d", ""), ("red", "paper"), ("dip-tv", "authors")}
+    presets = ("fast", "paper", "authors")
+    wanted = {(method, name) for method in ("dip", "deepred") for name in presets}
+    wanted |= {("noisy", ""), ("nlm", ""), ("cbm3d", ""), ("red", "paper"), ("red", "fast")}
+    wanted |= {("dip-tv", "fast"), ("dip-tv", "authors")}
     assert methods == wanted
     by = {(run.method, run.preset): run.settings for run in runs}
     assert by["deepred", "paper"].channels == 128
@@ -44,8 +46,11 @@ def test_the_paper_profile_has_every_image_of_every_table():
         runs = experiments.plan("paper", [name])
         assert len({run.image for run in runs}) == images
         assert {run.setting for run in runs} == set(settings or ("uniform", "gaussian"))
-        assert {run.preset for run in runs if run.method == "deepred"} == {"paper", "authors"}
-        assert not any(run.settings.precondition for run in runs if run.settings)
+        assert {run.preset for run in runs if run.method == "deepred"} == {
+            "paper", "authors", "fast"
+        }  # fmt: skip
+        as_printed = [run for run in runs if run.settings and run.preset != "fast"]
+        assert not any(run.settings.precondition for run in as_printed)
         sigma = math.sqrt(2) / 255 if name == "table5" else 0
         assert {run.sigma for run in runs} == {sigma}
 
