@@ -463,6 +463,7 @@ def _step(stack: ExitStack, how: Engine, settings: Settings, size, denoise, task
     with how.session(), lane():
         z, net = initialise(lambda: untrained(shape, settings), settings, 0, y)
         net, z = how.prepare(net, z)
+        threads = torch.get_num_threads()
         solver = how.solver(
             y, H, net, z, denoise, settings,
             sigma=SIGMA, seed=0, executor=executor, noise=how.noise,
@@ -470,6 +471,7 @@ def _step(stack: ExitStack, how: Engine, settings: Settings, size, denoise, task
 
     def step() -> None:
         with how.session(), lane():
+            torch.set_num_threads(threads)
             solver.step()
 
     return step
@@ -538,7 +540,7 @@ def load(path: str | Path) -> dict:
 
 def _shown(name: str, value: object) -> str:
     if value is None:
-        return "missing"
+        return "–"
     if name in ("seconds", "reference", "floor", "torch", "native"):
         return f"{1e3 * value:.3g}" if value < 1 else f"{1e3 * value:.0f}"
     if name in ("flops", "bytes"):

@@ -43,7 +43,7 @@ def against(runs: pd.DataFrame, reference: str, labels: list[str] | None = None)
     -------
     One row a variant: ``variant``; ``pairs``, how many runs both have; ``PSNR [dB]``, their mean;
     ``mean``, of the differences in dB; ``standard error`` of that mean over ``images``, each with
-    the mean of its seeds: two seeds on one picture are not two pictures. NaN for what is missing.
+    the mean of its seeds: two seeds on one picture are not two pictures. NaN for what has not been run.
     """
     place = ["image", "seed"]
     base = runs[runs["preset"] == reference].set_index(place)["dB"]
@@ -78,7 +78,7 @@ def noise(runs: pd.DataFrame) -> pd.DataFrame:
     """Study `noise`: the squares and the noise's own likelihood as the data term.
 
     Columns: noise, method, ``measured`` (the PSNR of y), ``squares``, ``likelihood``, ``gain``, in
-    dB, means over images and seeds; ``standard error`` of the mean gain. NaN for what is missing.
+    dB, means over images and seeds; ``standard error`` of the mean gain. NaN for what has not been run.
     """
     rows = []
     for setting in NOISES:
@@ -113,7 +113,7 @@ def denoisers(runs: pd.DataFrame) -> pd.DataFrame:
     """Study `denoisers`: what each denoiser in DeepRED brings over DIP.
 
     Columns: ``denoiser``, ``σ_f`` of 255 (none for the median), and for each task the mean gain in
-    dB over images and seeds with its ``standard error``; NaN for what is missing.
+    dB over images and seeds with its ``standard error``; NaN for what has not been run.
     """
     names = [name.partition(" ")[::2] for name in DENOISERS]
     table = {
@@ -132,7 +132,7 @@ def methods(runs: pd.DataFrame, experiment: str) -> pd.DataFrame:
     """Studies `inpainting` and `tomography`: a row an image and method.
 
     Columns: ``image``, ``method``, ``runs``, ``PSNR [dB]`` (the mean over seeds), ``SSIM``,
-    ``seconds``; NaN for what is missing.
+    ``seconds``; NaN for what has not been run.
     """
     found = of(runs, experiment)
     rows = []
@@ -163,7 +163,7 @@ def _setting(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def sensitivity_map(runs: pd.DataFrame, value: str = "dB") -> pd.DataFrame:
-    """Mean over the images for each lambda (rows) and mu (columns); NaN where it is missing.
+    """Mean over the images for each lambda (rows) and mu (columns); NaN where it has not been run.
 
     `value` is "dB", at the end, or "best_psnr", at each run's best iteration.
     """

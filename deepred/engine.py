@@ -62,8 +62,8 @@ class Engine:
         """torch's switches for the runs, as they were again afterwards, when all is computed."""
         with ExitStack() as stack:
             if self.device == "cpu":
+                stack.callback(torch.set_num_threads, torch.get_num_threads())
                 if self.threads:
-                    stack.callback(torch.set_num_threads, torch.get_num_threads())
                     torch.set_num_threads(self.threads)
             else:
                 # One by one: torch.backends.cudnn.flags() would switch cuDNN off.
@@ -95,7 +95,12 @@ class Engine:
     def prepare(self, network: nn.Module, z: Tensor) -> tuple[nn.Module, Tensor]:
         """The network and its input as this engine wants them."""
         if self.native and native.takes(network, z):
-            return native.Hourglass(network), z.contiguous(memory_format=torch.channels_last)
+            if self.threads:
+                # Torch has one thread until the session ends: its others turn on the spot after
+                # each operation, however small, in the way of the kernels' own.
+                torch.set_num_threads(1)
+            network = native.Hourglass(network, self.threads)
+            return network, z.contiguous(memory_format=torch.channels_last)
         if self.channels_last and z.ndim == 4:
             network = network.to(memory_format=torch.channels_last)
             z = z.contiguous(memory_format=torch.channels_last)
@@ -166,7 +171,8 @@ def pick(
         if precision == "auto":
             precision = "bf16" if has_bf16() and not narrow else "float32"
         kernels = precision == "float32" and not compiled and native.library() is not None
-        how = Engine("cpu", precision, threads=1 if work and narrow else 0, native=kernels)
+        threads = 0 if work is None else 1 if narrow else torch.get_num_threads() if kernels else 0
+        how = Engine("cpu", precision, threads=threads, native=kernels)
     else:
         precision = "tf32" if precision == "auto" else precision
         how = Engine("cuda", precision, channels_last=precision != "float32")

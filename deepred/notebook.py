@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-import torch
-from IPython.display import Image, Markdown, display
+from IPython.display import Image, display
 from PIL import Image as pillow
 from torch import Tensor
 
@@ -19,7 +18,6 @@ from .images import read
 from .runs import TASKS
 
 COMMITTED = "../data/results"  # seen from the notebooks, wherever they are run
-MISSING = "missing"  # in the title of a restored image that is not here
 _ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -77,9 +75,8 @@ def pictures(
 ) -> dict[str, Tensor]:
     """The truth, the measurement and the restored images of an experiment of the profile paper.
 
-    By title with the PSNR of the task; grey for a method that has not been run or whose restored
-    image is not stored (`deepred reproduce --profile paper`). Empty where the image is not on this
-    machine.
+    By title with the PSNR of the task; without a method that has not been run or whose restored
+    image is not stored. Empty where the image is not on this machine, or nothing restored is.
     """
     runs = [
         run
@@ -100,40 +97,30 @@ def pictures(
         paths = (p.stored("paper") / "images" / f"{key}.png" for key in run.keys(truth))
         path = next((path for path in paths if path.exists()), None)
         if path is not None:
-            image = read(path).image
-            found[f"{name}\n{metric(image, truth):.2f} dB"] = image
-        else:
-            found[f"{name}\n{MISSING}"] = torch.full_like(truth, 0.85)
-    return found
+            restored = read(path).image
+            found[f"{name}\n{metric(restored, truth):.2f} dB"] = restored
+    return found if len(found) > 2 else {}
 
 
 def show(p: Parameters, name: str, rows: Sequence[dict[str, Tensor]], inset) -> object:
-    """A figure of rows of `pictures`, saved as `name`, or else the committed one, or a word.
+    """A figure of each of `rows` of `pictures`, saved as `name`, or else the committed one.
 
     The committed one where the images are not on this machine, or not the restored ones (which are
     not committed); it is copied, too. `inset` is (top, left, side) for each row. Call it in the
     last line of a cell.
     """
-    there = [(panels, where) for panels, where in zip(rows, inset) if panels]
-    committed = [_ROOT / "figures" / f"{name}.png", *sorted(_ROOT.glob(f"figures/{name}_?.png"))]
-    committed = [path for path in committed if path.exists()]
-    restored = [title for panels, _ in there for title in list(panels)[2:]]
-    lacking = all(MISSING in title for title in restored)
-    if lacking and committed and p.stored("paper").resolve() == _ROOT / "data/results/paper":
-        there = []
-    for i, (panels, where) in enumerate(there):
-        figure = plots.compare(panels, inset=where)
-        plots.save(figure, p.figures, name if len(there) == 1 else f"{name}_{i + 1}")
-    if there:
+    if all(rows):
+        for i, (panels, where) in enumerate(zip(rows, inset)):
+            figure = plots.compare(panels, inset=where)
+            plots.save(figure, p.figures, name if len(rows) == 1 else f"{name}_{i + 1}")
         return None  # the figures show themselves
-    for path in committed:
+    committed = [_ROOT / "figures" / f"{name}.png", *sorted(_ROOT.glob(f"figures/{name}_?.png"))]
+    for path in (path for path in committed if path.exists()):
         display(_compact(path))
         if p.figures and not (Path(p.figures) / path.name).exists():
             Path(p.figures).mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, Path(p.figures) / path.name)
-    if committed:
-        return None
-    return Markdown("*missing: has not been run at full size*")
+    return None
 
 
 def _compact(path: Path, width: int = 900) -> Image:

@@ -241,17 +241,14 @@ def against_work(
     `panels` maps a title to variant -> (curve of one run with work and psnr, (work, psnr) of the
     mean of its runs); work in floating-point operations. The end of the mean is a diamond.
     """
-    figure, axes = plt.subplots(1, len(panels), figsize=(11, 3.6), squeeze=False)
+    panels = {title: lines for title, lines in panels.items() if lines}  # what has been run
+    figure, axes = plt.subplots(1, max(1, len(panels)), figsize=(11, 3.6), squeeze=False)
     palette = ["dip", "dip-2", "deepred", "deepred-2", "red", "nlm"]
     names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
     colours = {name: COLOURS[palette[i % len(palette)]] for i, name in enumerate(names)}
     for axis, (title, lines) in zip(axes[0], panels.items()):
         runs = {name: (curve["work"] / 1e12, curve["psnr"]) for name, (curve, _) in lines.items()}
         label = ylabel if axis is axes[0, 0] else ""
-        if not runs:
-            axis.set_axis_off()
-            axis.set_title(f"{title}: missing")
-            continue
         curves(axis, runs, label, colours=colours, xlabel="work [10¹² operations]")
         for name, (_, (work, psnr)) in lines.items():
             axis.plot(work / 1e12, psnr, "D", ms=6, color=colours[name], mec="white", mew=0.6)

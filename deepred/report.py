@@ -120,7 +120,7 @@ def write(
 
     Parameters
     ----------
-    runs : what was asked for; those without a record are listed as missing.
+    runs : what was asked for; those without a record are listed as not run.
     found : the tables by name, in `deepred.tables`' form.
     failures : lines that say what failed.
     """
@@ -146,7 +146,7 @@ def write(
         tables=[
             (TITLES.get(name) or STUDIES.get(name) or _small(name, profile), _cells(found[name]))
             for name in order
-            if name in found
+            if name in found and len(found[name])
         ],
         figures=list(_figures(out / "figures")),
         comparisons=list(_comparisons(runs, each, store)),
@@ -170,26 +170,22 @@ def _command(profile: str) -> str:
 
 
 def _cells(table: pd.DataFrame) -> dict:
-    """Header and rows of a table; None is missing, "" is nothing."""
+    """Header and rows of a table; None is what was not run, "" is nothing."""
     text = table.astype(object).where(table.notna(), None)
     return {"header": list(text.columns), "rows": text.to_numpy().tolist()}
 
 
 def _figures(folder: Path) -> Iterator[tuple[str, str, str]]:
-    """(name, caption, data: address) of each figure there, and of a paper's figure that is not."""
-    there = {path.stem: path for path in sorted(folder.glob("*.png"))}
+    """(name, caption, data: address) of each figure there, in the order of the paper."""
 
-    def place(name: str) -> tuple[int, str]:
-        known = [i for i, known in enumerate(CAPTIONS) if name.startswith(known)]
-        return (max(known, default=len(CAPTIONS)), name)
+    def place(path: Path) -> tuple[int, str]:
+        known = [i for i, known in enumerate(CAPTIONS) if path.stem.startswith(known)]
+        return (max(known, default=len(CAPTIONS)), path.stem)
 
-    wanted = dict.fromkeys((*there, *(n for n in CAPTIONS if n.startswith("figure"))))
-    if any(name.startswith("figure2_") for name in there):
-        wanted.pop("figure2", None)  # in two parts
-    for name in sorted(wanted, key=place):
+    for path in sorted(folder.glob("*.png"), key=place):
+        name = path.stem
         caption = CAPTIONS.get(name) or CAPTIONS.get(name.rpartition("_")[0], name)
-        data = there[name].read_bytes() if name in there else None
-        yield name, caption, data and _address(data, "png")
+        yield name, caption, _address(path.read_bytes(), "png")
 
 
 def _comparisons(runs: Sequence[Run], found, store: Store) -> Iterator[Comparison]:
@@ -244,7 +240,7 @@ def _address(data: bytes, kind: str) -> str:
 
 
 def _grouped(absent: Sequence[tuple[Run, str | None]]) -> list[tuple[str, list[str]]]:
-    """(experiment, titles with the reason) of what is missing."""
+    """(experiment, titles with the reason) of what has not been run."""
     groups: dict[str, list[str]] = {}
     for run, reason in absent:
         line = run.title + (f" ({reason})" if reason else "")

@@ -256,11 +256,8 @@ def committed() -> Path:
 
 
 def headline() -> str:
-    """README's tables, from the committed results."""
-    runs = read_runs(committed())
-    section = tables.section_41(runs[runs["experiment"] == "denoising"])
-    averages = tables.averages(runs)
-    return f"{tables.markdown(section)}\n\n{tables.markdown(averages)}"
+    """README's table, from the committed results."""
+    return tables.markdown(tables.averages(read_runs(committed())))
 
 
 def with_table(readme: str, table: str) -> str:

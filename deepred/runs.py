@@ -209,9 +209,15 @@ def _mask(dataset: str, image: str, where: str | None) -> Inpaint:
     return Inpaint.of(datasets.load(dataset, f"{image}_mask").image[0, 0] > 0.5)
 
 
-def make(experiment, profile, task, setting, dataset, image, crop, method, name, changes, seed):
-    """A run by its preset's name, with `changes` of the settings; of a crop, that for crops."""
-    small = crop is not None
+def make(
+    experiment, profile, task, setting, dataset, image, crop, method, name, changes, seed, small=None
+):
+    """A run by its preset's name, with `changes` of the settings.
+
+    `small` is whether it is the preset for crops (`deepred.settings.preset`): of a crop unless
+    given.
+    """
+    small = crop is not None if small is None else small
     settings = None
     if method not in DIRECT:
         # Other noise has the settings of Gaussian noise, and any number of views those of any.

@@ -1,7 +1,8 @@
 """The paper's tables with ours beside the printed numbers, from stored runs.
 
-What was not run is NaN or None, which `markdown` shows as missing; nothing is filled in. A mean
-over images is there only where all of them were run.
+What was not run has no row, or is NaN or None in one, which `markdown` shows as a dash; nothing is
+filled in, and `left_out` says what that is. A mean over images is there only where all of them were
+run.
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ DENOISER_NAMES = {
 }  # fmt: skip
 
 
-def markdown(table: pd.DataFrame, missing: str = "missing") -> str:
-    """A table as Markdown; what is not there says so."""
+def markdown(table: pd.DataFrame) -> str:
+    """A table as Markdown, with a dash for what is not there; one sentence for an empty one."""
     if table.empty:
-        return missing
-    text = table.astype(object).where(table.notna(), missing).astype(str)
+        return "Not run yet: `deepred run` computes it."
+    text = table.astype(object).where(table.notna(), "–").astype(str)
     lines = ["| " + " | ".join(str(c) for c in text.columns) + " |"]
     lines += ["|" + "|".join("---" for _ in text.columns) + "|"]
     lines += ["| " + " | ".join(row) + " |" for row in text.itertuples(index=False)]
@@ -146,11 +147,37 @@ def compared(table: Table, setting: str, runs: pd.DataFrame) -> pd.DataFrame:
             told = {"method": NAMES[method], "": "paper"}
             rows.append({**told, **_texts(numbers["paper"], none="–")})
         seen.add(method)
+        if numbers["ours"].isna().all():
+            continue
         told = {"method": _named(table, setting, method, name), "": "ours"}
         rows.append({**told, **_texts(numbers["ours"], numbers["spread"])})
         if numbers["difference"].notna().any():
             rows.append({"method": "", "": "difference", **_signed(numbers["difference"])})
     return pd.DataFrame(rows)
+
+
+def shown(table: Table, setting: str, runs: pd.DataFrame) -> str:
+    """`compared` as Markdown, and `left_out` under it."""
+    return f"{markdown(compared(table, setting, runs))}\n\n{left_out(table, setting, runs)}"
+
+
+def left_out(table: Table, setting: str, runs: pd.DataFrame) -> str:
+    """One sentence on what of a table has not been run, and the command for it; "" for nothing."""
+    long = beside(table, setting, runs)
+    long = long[(long["image"] != "average") & ~long["method"].isin(table.quoted)]
+    told = []
+    for (method, name), group in long.groupby(["method", "preset"], sort=False):
+        count = group["ours"].notna().sum()
+        if count < len(group):
+            some = f" ({len(group) - count} of {len(group)} images)" if count else ""
+            told.append(_named(table, setting, method, name) + some)
+    if not told:
+        return ""
+    only = next(name for name, each in TABLES.items() if each is table)
+    return (
+        f"Not run yet: {'; '.join(told)}. `deepred run --profile paper --only {only}` computes "
+        "what is left."
+    )
 
 
 def table_4(runs: pd.DataFrame) -> pd.DataFrame:
@@ -166,8 +193,10 @@ def table_4(runs: pd.DataFrame) -> pd.DataFrame:
     for method in ("dip", "deepred"):
         numbers = {title: printed("Table 4", title, NAMES[method]) for title, *_ in columns}
         rows.append({"method": NAMES[method], "": "paper", **_texts(pd.Series(numbers))})
-        for name in ("paper", "authors"):
+        for name in ("fast", "paper", "authors"):
             mine = pd.DataFrame({t: a.loc[(method, name)] for t, a in averages.items()}).T
+            if mine["ours"].isna().all():
+                continue
             told = {"method": f"{NAMES[method]}, preset {name}", "": "ours"}
             rows.append({**told, **_texts(mine["ours"], mine["spread"])})
             if mine["ours"].notna().any():
@@ -191,6 +220,8 @@ def section_41(runs: pd.DataFrame) -> pd.DataFrame:
         average = mine[mine["image"] == "average"].iloc[0]
         there = runs[(runs["method"] == method) & (runs["preset"].fillna("") == name)]
         images = mine[mine["image"] != "average"]["ours"].notna().sum()
+        if not images:
+            continue
         snr = there.groupby("image")["snr"].mean().reindex(table.images).mean(skipna=False)
         paper = average["paper"]
         rows.append(
@@ -210,29 +241,38 @@ def section_41(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def averages(runs: pd.DataFrame) -> pd.DataFrame:
-    """The averages of Tables 2, 3 and 5, ours beside the printed, preset paper.
+def averages(runs: pd.DataFrame, name: str = "fast") -> pd.DataFrame:
+    """The averages of Section 4.1 and Tables 2, 3 and 5: ours, of a preset, beside the printed.
 
-    With the difference in brackets where there are both. RED has BM3D as in the paper, in Table 5
-    NLM, with settings of our own.
+    PSNR, of the luminance but in Section 4.1, with the difference in brackets where there are both;
+    and the processor minutes that DeepRED takes an image. RED has settings of our own. A row is
+    there where one of the three methods has been run on all images.
     """
     rows = []
-    for name in ("table2", "table3", "table5"):
-        table = TABLES[name]
-        for setting in table.settings:
-            mine = runs[runs["experiment"] == name]
-            long = beside(table, setting, mine)
-            long = long[long["image"] == "average"].set_index(["method", "preset"])
-            row = {"PSNR-Y [dB]": f"{table.source}, {table.label} {setting}".replace(",  ", ", ")}
-            for method in ("red", "dip", "deepred"):
-                mine = long.loc[(method, "paper")]
-                ours = _text(mine["ours"], mine["spread"])
-                if ours and not np.isnan(mine["difference"]):
-                    ours += f" ({mine['difference']:+.2f})"
-                row[f"{NAMES[method]}, ours"] = ours
-                row[f"{NAMES[method]}, printed"] = _text(mine["paper"]) or "–"
+    for table, setting in ((table, s) for table in TABLES.values() for s in table.settings):
+        experiment = next(key for key, each in TABLES.items() if each is table)
+        mine = runs[(runs["experiment"] == experiment) & (runs["setting"] == setting)]
+        long = beside(table, setting, mine)
+        long = long[long["image"] == "average"].set_index(["method", "preset"])
+        row = {"mean over the images [dB]": _headed(table, setting)}
+        for method in ("red", "dip", "deepred"):
+            ours = long.loc[(method, name)]
+            row[f"{NAMES[method]}, ours"] = _text(ours["ours"], ours["spread"])
+            if not np.isnan(ours["difference"]):
+                row[f"{NAMES[method]}, ours"] += f" ({ours['difference']:+.2f})"
+            row[f"{NAMES[method]}, paper"] = _text(ours["paper"])
+        solved = mine[(mine["method"] == "deepred") & (mine["preset"] == name)]
+        row["processor minutes an image"] = _text(solved["processor_seconds"].mean() / 60, digits=1)
+        if not long.loc[[(m, name) for m in ("red", "dip", "deepred")], "ours"].isna().all():
             rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _headed(table: Table, setting: str) -> str:
+    """The heading of a table's row: where it stands, what is done, and on how many images."""
+    what = {"denoise": "denoising, σ = 25", "sr": f"super-resolution {setting.replace('x', '×')}"}
+    told = what.get(table.task, f"deblurring, {setting} kernel")
+    return f"{table.source}: {told}, {len(table.images)} images"
 
 
 def averaging(runs: pd.DataFrame) -> pd.DataFrame:

@@ -170,7 +170,7 @@ ends = [
     }
     for name, curve in curves.items()
 ]
-Markdown(tables.markdown(pd.DataFrame(ends)) if ends else "missing")
+Markdown(tables.markdown(pd.DataFrame(ends)))
 
 # %% [markdown]
 # **What we see.** The input counts as much as the method. With Gaussian input both
@@ -224,7 +224,7 @@ Markdown(tables.markdown(tables.section_41(nine)))
 # of two runs with different $z$ and $\Theta$. The paper uses all of it for its 30.53 dB.
 
 # %%
-Markdown(tables.markdown(tables.averaging(nine)) if nine["plain_psnr"].notna().any() else "missing")
+Markdown(tables.markdown(tables.averaging(nine)))
 
 # %% [markdown]
 # The same for the small runs of the next part, one run each:
@@ -233,7 +233,7 @@ Markdown(tables.markdown(tables.averaging(nine)) if nine["plain_psnr"].notna().a
 small = p.stored("smoke" if p.profile == "smoke" else "quick")
 quick = store.read_runs(small)
 quick = quick[quick["experiment"] == "denoising"]
-Markdown(tables.markdown(tables.averaging(quick)) if len(quick) else "missing")
+Markdown(tables.markdown(tables.averaging(quick)))
 
 # %% [markdown]
 # ## The same in small
@@ -243,7 +243,7 @@ Markdown(tables.markdown(tables.averaging(quick)) if len(quick) else "missing")
 # of two. Its numbers are not the paper's; three crops and one seed decide nothing.
 
 # %%
-Markdown(tables.markdown(tables.summary(quick)) if len(quick) else "missing")
+Markdown(tables.markdown(tables.summary(quick)))
 
 # %%
 solved = quick[quick["method"].isin(["dip", "deepred"])]
@@ -286,7 +286,7 @@ rows = [
     for method, mean in each.mean().sort_values().items()
 ]
 print(", ".join(solved["cpu"].unique()), "with", solved["threads"].max(), "thread(s) a run")
-Markdown(tables.markdown(pd.DataFrame(rows)) if rows else "missing")
+Markdown(tables.markdown(pd.DataFrame(rows)))
 
 # %% [markdown]
 # Figure 1 of the paper is a drawing of that schedule. Here it is drawn from the clock, sixty

@@ -122,16 +122,16 @@ if p.profile != "smoke" and p.iterations is None:
 stored = store.read_runs(p.stored("paper"))
 set5, set14 = experiments.TABLES["table2"], experiments.TABLES["table3"]
 full = {name: stored[stored["experiment"] == name] for name in ("table2", "table3")}
-Markdown(tables.markdown(tables.compared(set5, "x4", full["table2"])))
+Markdown(tables.shown(set5, "x4", full["table2"]))
 
 # %%
-Markdown(tables.markdown(tables.compared(set5, "x8", full["table2"])))
+Markdown(tables.shown(set5, "x8", full["table2"]))
 
 # %%
-Markdown(tables.markdown(tables.compared(set14, "x4", full["table3"])))
+Markdown(tables.shown(set14, "x4", full["table3"]))
 
 # %%
-Markdown(tables.markdown(tables.compared(set14, "x8", full["table3"])))
+Markdown(tables.shown(set14, "x8", full["table3"]))
 
 # %% [markdown]
 # The bicubic means are what this protocol gives; the paper prints bicubic numbers for two images
@@ -171,7 +171,7 @@ rows = [
     }
     for run in alone.itertuples()
 ]
-Markdown(tables.markdown(pd.DataFrame(rows)) if rows else "missing")
+Markdown(tables.markdown(pd.DataFrame(rows)))
 
 # %% [markdown]
 # So strong a denoiser smooths, in each step, everything that the data do not determine; what the small
@@ -191,7 +191,7 @@ narrow = stored[stored["experiment"] == "narrow"]
 pair = narrow[(narrow["image"] == "woman") & (narrow["preset"] == "fast")]
 pair = pair.astype({"best_iteration": int})
 columns = ["method", "iterations", "psnr_y", "ssim", "best_psnr", "best_iteration"]
-Markdown(tables.markdown(tables.titled(pair[columns].round(2))) if len(pair) else "missing")
+Markdown(tables.markdown(tables.titled(pair[columns].round(2))))
 
 # %% [markdown]
 # The paper has 28.65 dB for DIP and 29.11 for DeepRED here, with eight times the channels.
@@ -250,7 +250,7 @@ if len(head):
 small = p.stored("smoke" if p.profile == "smoke" else "quick")
 quick = store.read_runs(small)
 quick = quick[quick["experiment"] == "table2"]
-Markdown(tables.markdown(tables.summary(quick)) if len(quick) else "missing")
+Markdown(tables.markdown(tables.summary(quick)))
 
 # %%
 solved = quick[quick["method"].isin(["dip", "deepred"])]

@@ -134,10 +134,10 @@ if p.profile != "smoke" and p.iterations is None:
 stored = store.read_runs(p.stored("paper"))
 table5 = experiments.TABLES["table5"]
 full = stored[stored["experiment"] == "table5"]
-Markdown(tables.markdown(tables.compared(table5, "uniform", full)))
+Markdown(tables.shown(table5, "uniform", full))
 
 # %%
-Markdown(tables.markdown(tables.compared(table5, "gaussian", full)))
+Markdown(tables.shown(table5, "gaussian", full))
 
 # %% [markdown]
 # ## One image at full size, on a CPU
@@ -153,7 +153,7 @@ notebook.show(p, "deblurring_butterfly", [butterfly], [(90, 90, 70)])
 narrow = stored[(stored["experiment"] == "narrow") & (stored["task"] == "deblur")]
 narrow = narrow.astype({"best_iteration": int})
 columns = ["method", "iterations", "psnr_y", "ssim", "best_psnr", "best_iteration"]
-Markdown(tables.markdown(tables.titled(narrow[columns].round(2))) if len(narrow) else "missing")
+Markdown(tables.markdown(tables.titled(narrow[columns].round(2))))
 
 # %% [markdown]
 # Even 3000 iterations are too few for either: both still rise at their last one. DIP, which nothing
@@ -190,7 +190,7 @@ notebook.show(p, "figure6", [leaves], [(90, 90, 70)])
 small = p.stored("smoke" if p.profile == "smoke" else "quick")
 quick = store.read_runs(small)
 quick = quick[quick["experiment"] == "table5"]
-Markdown(tables.markdown(tables.summary(quick)) if len(quick) else "missing")
+Markdown(tables.markdown(tables.summary(quick)))
 
 # %%
 solved = quick[quick["method"].isin(["dip", "deepred"]) & (quick["setting"] == "uniform")]

@@ -207,5 +207,5 @@ def test_what_was_not_measured_says_so():
     result = dict.fromkeys(bench.SECTIONS, ()) | {"iterations": [row]}
     (table,) = bench.tables(result).values()
     assert isinstance(table, pd.DataFrame)
-    assert list(table.iloc[0]) == ["1", "bf16", "1.23", "1.00", "missing"]
+    assert list(table.iloc[0]) == ["1", "bf16", "1.23", "1.00", "–"]
     assert not math.isnan(row["seconds"])

@@ -169,7 +169,7 @@ def test_the_map_and_the_lines_of_sensitivity():
         np.testing.assert_allclose(line["best"], line["end"] + 1)
 
 
-def test_figures_of_what_is_there_and_of_what_is_missing():
+def test_figures_of_what_has_been_run_and_of_nothing():
     runs = sensitivity_rows()
     for found in (runs, runs.iloc[:0]):
         plots.weights_map({"last": comparisons.sensitivity_map(found)})

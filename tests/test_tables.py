@@ -12,6 +12,7 @@ import pytest
 from deepred import tables, verify
 from deepred.errors import InputError
 from deepred.experiments import NCSR, TABLES, printed
+from deepred.store import COLUMNS
 
 PAPER = Path(__file__).parent.parent / "data" / "paper.csv"
 
@@ -91,7 +92,7 @@ def test_ours_beside_the_papers(runs):
     assert math.isnan(long.loc[("NCSR", "", "butterfly"), "ours"])
 
 
-def test_what_is_missing_or_quoted_says_so(runs):
+def test_what_has_not_been_run_is_a_dash_and_what_is_quoted_says_so(runs):
     table = tables.compared(TABLES["table5"], "uniform", runs)
     assert list(table.columns) == ["method", "", *NCSR, "average"]
     by = {(r["method"], r[""]): r for r in table.to_dict("records")}
@@ -100,16 +101,17 @@ def test_what_is_missing_or_quoted_says_so(runs):
     assert by["NCSR", "quoted"]["leaves"] == "29.98"
     assert pd.isna(by["DeepRED, preset paper", "ours"]["leaves"])
     text = tables.markdown(table)
-    assert "missing" in text and "nan" not in text and "None" not in text
+    assert "–" in text and "nan" not in text and "None" not in text
 
 
 def test_no_table_of_an_empty_store_says_nan():
-    runs = pd.DataFrame(columns=[*made_up("dip", NCSR, (1.0,) * 4)[0], "experiment"])
+    runs = pd.DataFrame(columns=COLUMNS)
     found = [tables.section_41(runs), tables.table_4(runs), tables.averages(runs)]
     found += [tables.compared(t, s, runs) for t in TABLES.values() for s in t.settings]
     for table in found:
         text = tables.markdown(table)
-        assert "missing" in text and "nan" not in text and "None" not in text
+        assert "nan" not in text and "None" not in text
+    assert tables.markdown(tables.averages(runs)) == "Not run yet: `deepred run` computes it."
     assert tables.summary(runs).empty
 
 

@@ -23,7 +23,7 @@ def made(table: str, setting: str, method: str, preset: str | None, values, imag
             "experiment": table, "task": t.task, "setting": setting, "dataset": t.dataset,
             "image": image, "method": method, "preset": preset, "seed": 0, "psnr": value,
             "psnr_y": value + (0 if t.task == "denoise" else 1), "snr": 20.0, "ssim": 0.8,
-            "seconds": 60.0, "single_psnr": np.nan, "plain_psnr": np.nan, **changes,
+            "seconds": 60.0, "processor_seconds": 90.0, "single_psnr": np.nan, "plain_psnr": np.nan, **changes,
         }
         for image, value in zip(images or t.images, values)
     ]  # fmt: skip
@@ -81,7 +81,7 @@ def test_only_whole_seeds_of_the_table_s_own_runs_are_averaged():
     assert (long.loc[("dip", "paper")]["seeds"].drop("average") == [2, 2, 1, 1]).all()
 
 
-def test_a_comparison_shows_differences_and_says_what_is_missing():
+def test_a_comparison_shows_what_has_been_run_and_says_what_is_left():
     runs = made("table2", "x4", "dip", "paper", (31, 30), SET5[:2])
     table = tables.compared(TABLES["table2"], "x4", runs)
     rows = [tuple(row) for row in table[["method", "", *SET5[:2]]].itertuples(index=False)]
@@ -91,7 +91,15 @@ def test_a_comparison_shows_differences_and_says_what_is_missing():
     ]  # fmt: skip
     assert [r[0] for r in rows].count("DIP") == 1  # the paper's once, ours by both presets
     assert pd.isna(table["average"][at + 1]) and table["average"][at + 2] == ""
-    assert reads(table).count("missing") == 7 * 6 - 2  # seven rows of ours, two numbers there
+    assert [r[1] for r in rows].count("ours") == 1 and reads(table).count("–") == 4  # DIP's alone
+    left = tables.left_out(TABLES["table2"], "x4", runs)
+    assert "DIP, preset paper (3 of 5 images); DIP, preset authors;" in left
+    assert left.endswith("`deepred run --profile paper --only table2` computes what is left.")
+    whole = [
+        made("table2", "x4", method, name or None, range(5))
+        for method, name in TABLES["table2"].methods
+    ]
+    assert tables.left_out(TABLES["table2"], "x4", pd.concat(whole)) == ""
     other = tables.compared(TABLES["table5"], "gaussian", runs)
     assert other[other[""] == "quoted"]["method"].tolist() == ["NCSR", "RED (FP-TNRD)"]
 
@@ -113,7 +121,7 @@ def test_table_4_is_the_averages_of_tables_2_and_3():
     assert rows["Lap", "quoted"] == ["31.58", "28.43", "26.10", "24.49"]
     assert rows["SRR", "quoted"] == ["32.10", "28.87", "–", "–"]  # the paper has none for x8
     assert set(TABLE_4_QUOTED) == {name for name, what in rows if what == "quoted"}
-    assert reads(table).count("missing") == 4 * 4 - 2
+    assert [what for _, what in rows].count("ours") == 2 and reads(table).count("–") == 6 + 2
 
 
 def test_section_41_has_both_measures_and_a_spread():
@@ -127,35 +135,26 @@ def test_section_41_has_both_measures_and_a_spread():
     assert table.loc["NLM"].tolist() == ["9 of 9", "29.50 ± 0.71", "29.13", "+0.37", "20.00"]
     assert table.loc["noisy", ["paper [dB]", "difference"]].tolist() == ["not given", ""]
     assert cells(table.loc["DIP, preset authors"])[:2] == ["1 of 9", None]
-    # seven rows without runs and DIP's: ours, the SNR, and the difference where the paper has one
-    assert reads(table.reset_index()).count("missing") == 2 * 7 + 5
+    assert len(table) == 3 and reads(table.reset_index()).count("–") == 3  # of DIP's row
 
 
 def test_averages_are_those_of_each_experiment():
     runs = pd.concat(
         [
-            made("table2", "x4", "dip", "paper", (29, 30, 31, 32, 33)),
-            made("table2", "x4", "dip", "paper", (90,) * 5, experiment="narrow"),
-            made("table5", "gaussian", "deepred", "paper", (30, 31, 32), NCSR[:3]),
+            made("table2", "x4", "dip", "fast", (29, 30, 31, 32, 33)),
+            made("table2", "x4", "dip", "fast", (90,) * 5, experiment="narrow"),
+            made("table2", "x4", "deepred", "paper", (29, 30, 31, 32, 33)),
+            made("table5", "gaussian", "deepred", "fast", (30, 31, 32), NCSR[:3]),
+            made("denoising", "sigma 25", "deepred", "fast", np.arange(9.0) + 28),
         ],
         ignore_index=True,
     )
-    table = tables.averages(runs).set_index("PSNR-Y [dB]")
-    assert list(table.index) == [
-        "Table 2, Set5 x4", "Table 2, Set5 x8", "Table 3, Set14 x4", "Table 3, Set14 x8",
-        "Table 5, uniform", "Table 5, gaussian",
-    ]  # fmt: skip
-    assert cells(table.loc["Table 2, Set5 x4"]) == [
-        None,
-        "30.23",
-        "32.00 (+2.05)",
-        "29.95",
-        None,
-        "30.72",
-    ]
-    # the paper has RED with another denoiser there, and one of our images is missing
-    assert cells(table.loc["Table 5, gaussian"]) == [None, "–", None, "31.62", None, "32.30"]
-    assert reads(table.reset_index()).count("missing") == 6 * 3 - 1
+    table = tables.averages(runs).set_index("mean over the images [dB]")
+    x4, nine = "Table 2: super-resolution ×4, 5 images", "Section 4.1: denoising, σ = 25, 9 images"
+    assert list(table.index) == [nine, x4]  # one of the four deblurred images is not there
+    assert cells(table.loc[x4]) == [None, "30.23", "32.00 (+2.05)", "29.95", None, "30.72", None]
+    assert cells(table.loc[nine])[4:] == ["32.00 (+0.94)", "31.06", "1.5"]
+    assert reads(table.reset_index()).count("–") == 3 + 2
 
 
 def test_averaging_has_a_row_for_each_method_and_preset():
@@ -196,14 +195,14 @@ def test_a_summary_has_images_and_seeds_averaged_in_the_order_of_the_paper():
 @pytest.mark.parametrize("column", ["psnr_y", "ssim", "seconds"])
 def test_a_measure_that_is_missing_is_never_nan_in_a_summary(column):
     runs = made("table2", "x4", "bicubic", None, (20.0,), ["bird"])
-    assert reads(tables.summary(runs.assign(**{column: np.nan}))).count("missing") == 1
+    assert reads(tables.summary(runs.assign(**{column: np.nan}))).count("–") == 1
 
 
 def test_saved_tables_are_read_back(tmp_path):
     table = pd.DataFrame({"method": ["DIP", "RED"], "PSNR": ["29.95", None]})
     tables.save(table, tmp_path, "small")
     text = (tmp_path / "small.md").read_text(encoding="utf-8")
-    assert text == "| method | PSNR |\n|---|---|\n| DIP | 29.95 |\n| RED | missing |\n"
+    assert text == "| method | PSNR |\n|---|---|\n| DIP | 29.95 |\n| RED | – |\n"
     assert (tmp_path / "small.csv").read_bytes() == b"method,PSNR\nDIP,29.95\nRED,\n"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["small.csv", "small.md"]
 

@@ -136,11 +136,12 @@ class Hourglass(nn.Module):
 
     Its forward pass keeps what its backward pass needs in memory of its own, so that one graph
     lives at a time. The gradient of a bias before a normalisation is exactly 0; torch's is rounding
-    noise. With any number of threads the results are the same to the bit.
+    noise. With any number of `threads`, torch's where 0, the results are the same to the bit.
     """
 
-    def __init__(self, network: SkipNetwork) -> None:
+    def __init__(self, network: SkipNetwork, threads: int = 0) -> None:
         super().__init__()
+        self.threads = threads
         self.network, self.input_shape = network, network.input_shape
         self._all = tuple(network.parameters())
         self._kind = str(self._all[0].dtype).removeprefix("torch.")
@@ -156,6 +157,9 @@ class Hourglass(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:  # (1, inputs, padded h, padded w) -> (1, outputs, h, w)
         return torch.sigmoid(_Pass.apply(z, self, *self._all))
+
+    def _many(self) -> int:
+        return self.threads or torch.get_num_threads()
 
     def state_dict(self, *arguments, **options) -> dict:
         return self.network.state_dict(*arguments, **options)
@@ -209,7 +213,7 @@ class _Pass(torch.autograd.Function):
         ctx.net, ctx.z, ctx.p = net, z, _pointers(parameters)
         net._passes += 1
         ctx.turn = net._passes
-        net._call("forward", net._net, _at(z), ctx.p, net._g, _at(out), torch.get_num_threads())
+        net._call("forward", net._net, _at(z), ctx.p, net._g, _at(out), net._many())
         return out
 
     @staticmethod
@@ -218,7 +222,7 @@ class _Pass(torch.autograd.Function):
         if net._passes != ctx.turn:
             raise RuntimeError("the network has been evaluated again since: its graph is gone")
         gradient = gradient.contiguous()
-        net._call("backward", net._net, _at(gradient), ctx.p, net._g, torch.get_num_threads())
+        net._call("backward", net._net, _at(gradient), ctx.p, net._g, net._many())
         return (None, None, *(g.clone() for g in net._gradients))
 
 
