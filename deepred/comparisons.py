@@ -11,6 +11,7 @@ from .runs import column
 from .settings import preset
 from .studies import (
     ARCHITECTURES,
+    CHOICES,
     DENOISERS,
     DEVIATIONS,
     NOISES,
@@ -56,6 +57,26 @@ def against(runs: pd.DataFrame, reference: str, labels: list[str] | None = None)
         level, gain = own[difference.index].mean(), difference.mean()
         rows.append((label, len(difference), len(each), level, gain, error))
     columns = ["variant", "pairs", "images", "PSNR [dB]", "mean", "standard error"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def choices(runs: pd.DataFrame) -> pd.DataFrame:
+    """Study choices: every variant beside preset fast, on one whole image of each task.
+
+    Columns: image; variant; ``PSNR [dB]`` of the task and its difference ``to fast``; iterations,
+    which may be fewer than the budget; processor minutes, of one thread.
+    """
+    found, rows = of(runs, "choices"), []
+    for (task, setting, dataset, image), variants in CHOICES.items():
+        mine = found[found["task"] == task].groupby("preset")
+        mean = mine[["dB", "iterations", "processor_seconds"]].mean()
+        for label in (label for label in variants if label in mean.index):
+            row, fast = mean.loc[label], mean["dB"].get("fast", np.nan)
+            gain = "" if label == "fast" or np.isnan(fast) else f"{row['dB'] - fast:+.2f}"
+            told = f"{dataset}/{image}, {setting}"
+            rows.append((told, label, f"{row['dB']:.2f}", gain, f"{row['iterations']:.0f}",
+                         f"{row['processor_seconds'] / 60:.1f}"))  # fmt: skip
+    columns = ["image", "variant", "PSNR [dB]", "to fast", "iterations", "processor minutes"]
     return pd.DataFrame(rows, columns=columns)
 
 

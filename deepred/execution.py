@@ -160,9 +160,10 @@ class _Execution:
         curve = {name: values[there] for name, values in result.history.items()}
         top, last = np.argmax(curve["psnr"]), np.flatnonzero(curve["run"] == 0)[-1]
         more = {
+            # Of the mean that f makes the result from, where it does.
             "best_psnr": float(curve["psnr"][top]),
             "best_iteration": int(curve["iteration"][top]),
-            "single_psnr": float(curve["psnr"][last]),  # the first run alone
+            "single_psnr": self.metric(result.images[0].cpu(), self.truth),  # the first run alone
             "plain_psnr": float(curve["psnr_output"][last]),  # and its last output alone
             "run_means": _run_means(result.images, self.truth, self.metric),
             "iterations": max(result.iterations),  # fewer than the budget where it has settled

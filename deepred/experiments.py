@@ -144,26 +144,26 @@ EXPERIMENTS: dict[str, Callable[[str, tuple[int, ...]], list[Run]]] = {
 # runs of the experiment stand in for it.
 PARTS: dict[str, tuple[tuple[str, ...], ...]] = {
     "section41": (("denoising",),),
-    "super-resolution": (("table2",), ("table3",), ("narrow", "x4")),
-    "deblurring": (("table5",), ("narrow", "uniform")),
+    "super-resolution": (("table2",), ("table3",)),
+    "deblurring": (("table5",),),
     "table1": (),  # the preset's settings
     "table4": (("table2",), ("table3",)),
     "figure1": (),  # drawn from a short run of the notebook's own
     "figure2": (
-        ("table3", "flowers", "x4", "(paper)"), ("table3", "flowers", "x4", "bicubic"),
-        ("table3", "zebra", "x4", "(paper)"), ("table3", "zebra", "x4", "bicubic"),
+        ("table3", "flowers", "x4", "(fast)"), ("table3", "flowers", "x4", "bicubic"),
+        ("table3", "zebra", "x4", "(fast)"), ("table3", "zebra", "x4", "bicubic"),
     ),
     "figure3": (
-        ("table2", "head", "x4", "deepred", "(paper)"), ("table2", "head", "x4", "bicubic")
+        ("table2", "head", "x4", "deepred", "(fast)"), ("table2", "head", "x4", "bicubic")
     ),
     "figure4": (
-        ("table5", "butterfly", "uniform", "(paper)"), ("table5", "butterfly", "uniform", "blurred")
+        ("table5", "butterfly", "uniform", "(fast)"), ("table5", "butterfly", "uniform", "blurred")
     ),
     "figure5": (
-        ("table5", "parrots", "uniform", "(paper)"), ("table5", "parrots", "uniform", "blurred")
+        ("table5", "parrots", "uniform", "(fast)"), ("table5", "parrots", "uniform", "blurred")
     ),
     "figure6": (
-        ("table5", "leaves", "uniform", "(paper)"), ("table5", "leaves", "uniform", "blurred")
+        ("table5", "leaves", "uniform", "(fast)"), ("table5", "leaves", "uniform", "blurred")
     ),
 }  # fmt: skip
 

@@ -337,18 +337,16 @@ class _Job:
             logger.warning("noise level not given; estimated: %s", level.told())
         if settings is None:
             told = {"sigma": strongest} if strongest else {}
-            settings = preset("fast", task_of(H), method, **told)
+            named = isinstance(problem.denoiser, str) and problem.denoiser in denoisers.NAMES
+            # With other noise than Gaussian no f is asked for much of it.
+            f = problem.denoiser if named else None if likelihood is None else "nlm"
+            settings = preset("fast", task_of(H), method, denoiser=f, **told)
             if self.shape != tuple(y.shape[1:]):
                 settings = settings.replace(x_start="zeros")
             if not hasattr(H, "whitener"):  # a composed blur, say
                 settings = settings.replace(precondition=0.0)
             if likelihood is not None:
                 settings = settings.replace(precondition=0.0)
-                if settings.strengthen:  # f is for Gaussian noise: it is given back no other
-                    settings = settings.replace(
-                        strengthen=0.0, denoiser="nlm", sigma_f=3 / 255, denoise_every=10,
-                        result="network",
-                    )  # fmt: skip
                 if not hasattr(likelihood, "deviation"):
                     settings = settings.replace(growth=0.0)
         self.problem, self.settings, self.sigma = problem, settings, sigma

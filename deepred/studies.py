@@ -27,27 +27,42 @@ def endurance(seeds: tuple[int, ...]) -> list[Run]:
     return _house("endurance", ("authors",), 3600, seeds)
 
 
-def narrow(seeds: tuple[int, ...]) -> list[Run]:
-    """One full-size image of each of Tables 2 and 5 as far as a CPU reaches.
+# What each choice of preset fast buys on a whole image: the preset, and one choice taken back.
+_NLM = dict(denoiser="nlm", sigma_f=3 / 255, denoise_every=10, strengthen=0.0, result="network")
+CHOICES = {
+    ("denoise", "sigma 25", "cset9", "house"): {
+        "fast": {},
+        "fast, uniform z": dict(input_distribution="uniform", input_noise=1 / 30),
+        "fast, 32 channels": dict(channels=32),
+        "fast, no residual given back": dict(strengthen=0.0, sigma_f=10 / 255),
+        "fast, Table 1's denoiser": _NLM,
+        "fast, Table 1's denoiser, uniform z": dict(_NLM, input_distribution="uniform"),
+    },
+    ("sr", "x4", "set5", "butterfly"): {
+        "fast": {},
+        "fast, Gaussian z": dict(input_distribution="gaussian"),
+        "fast, 16 channels": dict(channels=16),
+        "fast, Table 1's learning rate": dict(learning_rate=0.001),
+        "fast, Table 1's weights": dict(lam=0.05, mu=0.06),
+    },
+    ("deblur", "uniform", "ncsr", "butterfly"): {
+        "fast": {},
+        "fast, uniform z": dict(input_distribution="uniform"),
+        "fast, 16 channels": dict(channels=16),
+        "fast, plain data term": dict(precondition=0.0),
+    },
+}
 
-    DIP and DeepRED for equally many iterations, 16 channels and one run, on set5/woman x4 and
-    ncsr/butterfly with the uniform kernel; and set5/head x4 for Figure 3. Of before the presets
-    were chosen on whole images: with uniform z in deblurring, too.
-    """
-    changes = {
-        "sr": dict(channels=16, input_channels=32, iterations=1200),
-        "deblur": dict(channels=16, input_distribution="uniform", runs=1, iterations=3000),
-    }
-    wanted = [
-        ("sr", "x4", "set5", "woman", "dip"), ("sr", "x4", "set5", "woman", "deepred"),
-        ("deblur", "uniform", "ncsr", "butterfly", "dip"),
-        ("deblur", "uniform", "ncsr", "butterfly", "deepred"),
-        ("sr", "x4", "set5", "head", "deepred"),
-    ]  # fmt: skip
+
+def choices(seeds: tuple[int, ...]) -> list[Run]:
+    """What each choice of preset fast buys, on a whole image of each task (`CHOICES`)."""
     return [
-        make("narrow", "paper", task, *what, None, method, "fast", changes[task], seed)
+        replace(
+            make("choices", "paper", *where, None, "deepred", "fast", changes, seed), preset=label
+        )
         for seed in seeds
-        for task, *what, method in wanted
+        for where, variants in CHOICES.items()
+        for label, changes in variants.items()
     ]
 
 
@@ -405,7 +420,7 @@ def _house(experiment: str, presets: tuple[str, ...], iterations: int, seeds) ->
 ENDS_ALONE = ("deviations", "sensitivity", "noise", "architectures", "denoisers", "tomography")
 
 STUDIES: dict[str, Callable[[tuple[int, ...]], list[Run]]] = {
-    "overfitting": overfitting, "endurance": endurance, "narrow": narrow, "economy": economy,
+    "overfitting": overfitting, "endurance": endurance, "choices": choices, "economy": economy,
     "precision": precision, "stopping": stopping, "deviations": deviations,
     "sensitivity": sensitivity, "inpainting": inpainting, "tomography": tomography, "noise": noise,
     "architectures": architectures, "denoisers": denoisers,

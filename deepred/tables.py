@@ -389,7 +389,7 @@ def precisions(runs: pd.DataFrame) -> pd.DataFrame:
 def economy(
     task: str, runs: pd.DataFrame, curves: Callable[[str], pd.DataFrame], timing: Sequence[dict]
 ) -> pd.DataFrame:
-    """Experiment economy: every variant beside preset paper, means over the images.
+    """Experiment economy: every variant that has all images beside preset paper, their means.
 
     Columns: variant; iterations, of all runs; ``PSNR`` of the result [dB] and its ``gain`` over
     preset paper's; ``one run``, the first alone; ``reaches paper at``, the iteration at which the
@@ -410,17 +410,21 @@ def economy(
     rows = []
     for label in variants:
         found = by_label[label]
-        whole = set(found.index) >= set(ECONOMY_CROPS)
-        row = {"variant": label, "iterations": None, "PSNR [dB]": np.nan, "gain [dB]": np.nan}
-        row |= {"one run [dB]": np.nan, "reaches paper at": None, "after [s]": None}
+        if not set(found.index) >= set(ECONOMY_CROPS):
+            continue
+        first = found.iloc[0]
+        count = len(str(first["run_means"]).split())
+        row = {
+            "variant": label,
+            "iterations": f"{first['iterations']} × {count}",
+            "PSNR [dB]": round(found[metric].mean(), 2),
+            "gain [dB]": np.nan,
+            "one run [dB]": round(found["single_psnr"].mean(), 2),
+            "reaches paper at": None,
+            "after [s]": None,
+        }
         timed = seconds.get((task, label), {})
-        if whole:
-            first = found.iloc[0]
-            count = len(str(first["run_means"]).split())
-            row["iterations"] = f"{first['iterations']} × {count}"
-            row["PSNR [dB]"] = round(found[metric].mean(), 2)
-            row["one run [dB]"] = round(found["single_psnr"].mean(), 2)
-        if whole and set(paper.index) >= set(ECONOMY_CROPS):
+        if set(paper.index) >= set(ECONOMY_CROPS):
             row["gain [dB]"] = round((found[metric] - paper[metric]).mean(), 2)
             reached = [
                 _reaches(curves(found.loc[image, "key"]), curves(paper.loc[image, "key"]))
@@ -436,7 +440,8 @@ def economy(
         row["total [s]"] = _rounded(timed.get("total"), 0)
         row["times faster"] = _rounded(timed.get("ratio"), 1)
         rows.append(row)
-    return pd.DataFrame(rows).astype({"after [s]": "Int64", "total [s]": "Int64"})
+    table = pd.DataFrame(rows)
+    return table.astype({"after [s]": "Int64", "total [s]": "Int64"}) if rows else table
 
 
 def economy_lines(

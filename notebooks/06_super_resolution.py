@@ -85,11 +85,11 @@ print(f"bicubic: {metrics.psnr_y(bicubic, x):.2f} dB")
 #
 # ## A miniature, live
 #
-# A small crop, a network of 16 channels, one run of each method with equally many iterations.
+# 128 × 128 pixels of 32 × 32, a network of 32 channels, one run of each method with equally many
+# iterations.
 
 # %%
-settings = deepred.preset("fast", "sr", small=True).replace(channels=16, input_channels=32)
-settings = settings.replace(iterations=p.live(600))
+settings = deepred.preset("fast", "sr").replace(iterations=p.live(600))
 seed = (p.seeds or [0])[0]
 restored = {
     method: deepred.restore(y, H, method=method, settings=settings, seed=seed, device=p.device)
@@ -100,7 +100,7 @@ restored = {
 panels = {"bicubic": bicubic}
 panels |= {tables.NAMES[method]: result.image for method, result in restored.items()}
 titles = {f"{name}\n{metrics.psnr_y(image, x):.2f} dB": image for name, image in panels.items()}
-figure = plots.compare({"truth": x, **titles}, inset=(30, 30, 40))
+figure = plots.compare({"truth": x, **titles}, inset=(36, 36, 56))
 plots.save(figure, p.figures, "super_resolution_live")
 
 # %%
@@ -177,43 +177,31 @@ Markdown(tables.markdown(pd.DataFrame(rows)))
 # So strong a denoiser smooths, in each step, everything that the data do not determine; what the small
 # image shows is determined by the data and survives. The settings were chosen with these two images in hand.
 #
-# ## One image at full size, on a CPU
+# ## What it looks like
 #
-# `woman` of Set5, ×4, as far as a laptop reaches: a network of 16 channels instead of 128, NLM
-# instead of BM3D, one run, both methods with the same number of iterations (otherwise preset `fast`).
+# `woman` of Set5, ×4, by preset `fast`: 32 channels, 1600 iterations.
 
 # %% tags=["nbval-ignore-output"]
-woman = notebook.pictures(p, "narrow", "x4", "woman", ("fast", "paper"))
+woman = notebook.pictures(p, "table2", "x4", "woman", ("fast",))
 notebook.show(p, "super_resolution_woman", [woman], [(50, 80, 90)])
 
-# %%
-narrow = stored[stored["experiment"] == "narrow"]
-pair = narrow[(narrow["image"] == "woman") & (narrow["preset"] == "fast")]
-pair = pair.astype({"best_iteration": int})
-columns = ["method", "iterations", "psnr_y", "ssim", "best_psnr", "best_iteration"]
-Markdown(tables.markdown(tables.titled(pair[columns].round(2))))
-
 # %% [markdown]
-# The paper has 28.65 dB for DIP and 29.11 for DeepRED here, with eight times the channels.
-#
 # ## Figure 2
 #
-# `flowers` and `zebra` of Set14, ×4, by the paper's settings.
+# `flowers` and `zebra` of Set14, ×4, by preset `fast`.
 
 # %% tags=["nbval-ignore-output"]
-rows = [notebook.pictures(p, "table3", "x4", name, ("paper",)) for name in ("flowers", "zebra")]
+rows = [notebook.pictures(p, "table3", "x4", name, ("fast",)) for name in ("flowers", "zebra")]
 notebook.show(p, "figure2", rows, [(120, 180, 90), (60, 220, 90)])
 
 # %% [markdown]
 # ## Figure 3: how the algorithm behaves
 #
-# The paper looks at `head` of Set5, ×4. The same four panels from our own run: the paper's settings
-# where they have been run, the narrow network of above otherwise.
+# The paper looks at `head` of Set5, ×4. The same four panels from our own run.
 
 # %%
-head = stored[(stored["image"] == "head") & (stored["setting"] == "x4")]
-head = head[head["method"] == "deepred"].sort_values("seed")
-head = head.sort_values("preset", key=lambda names: names != "paper", kind="stable")
+head = full["table2"][(full["table2"]["image"] == "head") & (full["table2"]["setting"] == "x4")]
+head = head[(head["method"] == "deepred") & (head["preset"] == "fast")].sort_values("seed")
 if len(head):
     first, printed = head.iloc[0], set5.printed("x4", "deepred", "head")
     bicubic = stored[(stored["image"] == "head") & (stored["method"] == "bicubic")]

@@ -118,14 +118,13 @@ def test_variants_stand_beside_preset_paper():
         {"task": "denoise", "preset": "fast", "seconds": 0.3, "total": 12.34, "ratio": 9.87}
     ]  # fmt: skip
     table = tables.economy("denoise", runs, curve, timing).set_index("variant")
-    assert list(table.index) == list(ECONOMY["denoise"])
+    assert list(table.index) == ["paper", "fast"]  # a mean needs all the images
     fast = table.loc["fast"]
     assert fast["iterations"] == "100 × 4" and fast["gain [dB]"] == 0.5
     assert fast["one run [dB]"] == 31.1 and fast["reaches paper at"] == "20 (3 of 4)"
     assert fast["after [s]"] == 6
     assert (fast["total [s]"], fast["times faster"]) == (12, 9.9)
     assert table.loc["paper", "gain [dB]"] == 0 and np.isnan(table.loc["paper", "times faster"])
-    assert np.isnan(table.loc["fast, 3 scales", "PSNR [dB]"])  # a mean needs all the images
     assert table.loc["paper", "reaches paper at"] == "20 (4 of 4)"
     best = 40.0
     table = tables.economy("denoise", runs, curve, timing).set_index("variant")

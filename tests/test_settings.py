@@ -343,6 +343,14 @@ def test_f_takes_out_a_little_more_than_the_noise_it_is_given_back():
         assert s.sigma_f == pytest.approx(1.1 * s.strengthen * sigma)
 
 
+def test_nlm_has_the_place_that_table_1_gives_it():
+    """Asked for little and often, and not to make the result with."""
+    nlm, paper = preset("fast", denoiser="nlm"), preset("paper")
+    for name in ("denoiser", "sigma_f", "denoise_every", "strengthen"):
+        assert getattr(nlm, name) == getattr(paper, name)
+    assert nlm.result == "network" and preset("fast", denoiser="tv").strengthen > 0
+
+
 def test_what_was_chosen_on_crops_stays_with_the_crops():
     """`small` has the settings with which the stored results of the crops were computed."""
     small = preset("fast", small=True)
