@@ -47,7 +47,7 @@ CHOICES = {
     },
     ("deblur", "uniform", "ncsr", "butterfly"): {
         "fast": {},
-        "fast, uniform z": dict(input_distribution="uniform"),
+        "fast, Gaussian z": dict(input_distribution="gaussian"),
         "fast, 16 channels": dict(channels=16),
         "fast, plain data term": dict(precondition=0.0),
     },
