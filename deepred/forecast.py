@@ -100,6 +100,15 @@ class Machine:
             for row in rows
             if row["mode"] == wanted
         ]
+        # On a CPU the kernels compute the network; their processor time is shared by the threads.
+        threads = 1 if workers > 1 else machine["cores"]
+        kernels = [
+            (_operations(round((row["height"] * row["width"]) ** 0.5),
+                         Settings(channels=row["channels"])), row["native"] / threads)
+            for each in results for row in each.get("kernels", ())
+            if not cuda and row["threads"] == threads
+        ]  # fmt: skip
+        measured = kernels or measured
         calls = [row for each in results for row in each.get("denoisers", ())]
         seconds = {
             {"NLM": "nlm", "CBM3D": "bm3d"}[row["denoiser"]]: row["seconds"] / row["side"] ** 2

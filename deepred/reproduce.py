@@ -262,7 +262,7 @@ def headline() -> str:
 
 def with_table(readme: str, table: str) -> str:
     """README with the table between its marks replaced."""
-    start = readme.index("\n", readme.index("<!-- section 4.1")) + 1
+    start = readme.index("\n", readme.index("<!-- results: ")) + 1
     end = readme.index("<!-- end -->")
     return f"{readme[:start]}\n{table}\n\n{readme[end:]}"
 

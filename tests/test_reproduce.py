@@ -126,6 +126,16 @@ def test_the_measured_network_takes_what_was_measured():
     assert machine.all_of([run_of(), run_of()]) == pytest.approx(50, rel=1e-9)
 
 
+def test_a_cpu_is_as_fast_as_its_kernels():
+    rows = [
+        {"channels": 128, "height": 32, "width": 128, "threads": n, "native": 0.1 * n}
+        for n in (1, 2)
+    ]
+    result = {**result_of_bench(), "kernels": rows}
+    assert forecast.Machine.told([result]).seconds(run_of()) == pytest.approx(10, rel=1e-9)
+    assert forecast.Machine.told([result], 1).seconds(run_of()) == pytest.approx(10, rel=1e-9)
+
+
 def test_a_narrower_network_takes_its_share_of_the_work():
     machine = forecast.Machine.told([result_of_bench()])
     share = bench.work(64, Settings(channels=32))[0] / bench.work(64, Settings())[0]
