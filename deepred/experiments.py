@@ -119,7 +119,7 @@ TABLE_4_QUOTED = ("Lap", "SRR")
 _QUICK = {
     "denoise": (
         ("sigma 25",),
-        (("noisy", ""), ("nlm", ""), *_FAST, ("dip-tv", "fast")),
+        (("noisy", ""), ("nlm", ""), ("cbm3d", ""), *_FAST, ("dip-tv", "fast")),
         dict(iterations=1000),
     ),
     "sr": (

@@ -290,7 +290,7 @@ def averaging(runs: pd.DataFrame) -> pd.DataFrame:
                 "method": NAMES[method] + f", {name}",
                 "images": group["image"].nunique(),
                 "last output [dB]": _text(group["plain_psnr"].mean()),
-                "average over iterations [dB]": _text(group["single_psnr"].mean()),
+                "result of one run [dB]": _text(group["single_psnr"].mean()),
                 "mean of the runs [dB]": _text(group[column].mean()),
             }
         )
@@ -298,12 +298,14 @@ def averaging(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary(runs: pd.DataFrame) -> pd.DataFrame:
-    """PSNR, SSIM and seconds of each method, mean over images and seeds, for any stored runs.
+    """PSNR, SSIM and time of each method, mean over images and seeds, for any stored runs.
 
     One row a setting, method and preset. PSNR is that of the task: over all channels for denoising,
     of the luminance else.
     """
     luminance = len(runs) and not (runs["task"] == "denoise").any()
+    told = len(runs) and runs["processor_seconds"].notna().all()  # on a CPU, and not long ago
+    time = "processor_seconds" if told else "seconds"
     runs = runs.assign(preset=runs["preset"].fillna(""))
     pairs = [(task, setting) for task, settings in SETTINGS.items() for setting in settings]
     place = {pair: i for i, pair in enumerate(pairs)}
@@ -312,7 +314,7 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
         ["task", "setting", "method", "preset"]
     ):
         column = metric_column(task)
-        each = group.groupby("image")[[column, "snr", "ssim", "seconds"]].mean().mean()
+        each = group.groupby("image")[[column, "snr", "ssim", time]].mean().mean()
         seeds = group.pivot_table(index="seed", columns="image", values=column)
         spread = seeds.mean(axis=1, skipna=False).std()  # of the mean over the images
         rows.append(
@@ -323,7 +325,7 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
                 "PSNR-Y [dB]" if luminance else "PSNR [dB]": _text(each[column], spread),
                 **({} if luminance else {"SNR [dB]": _text(each["snr"])}),
                 "SSIM": _text(each["ssim"], digits=3),
-                "seconds an image": _text(each["seconds"], digits=1),
+                f"{time.replace('_', ' ')} an image": _text(each[time], digits=1),
                 "order": (place[task, setting], _ORDER[method]),
             }
         )

@@ -98,7 +98,7 @@ assert p.images or metrics.psnr(denoised, x) > metrics.psnr(y, x) + 7
 # image prior; its weak point is the question when to stop.
 
 # %%
-small = deepred.preset("fast", denoiser="nlm").replace(iterations=p.live(1000))
+small = deepred.preset("fast", denoiser="nlm").replace(iterations=p.live(600))
 track = metrics.tracker(x)
 common = dict(settings=small, sigma=sigma, seed=seed, callback=track, device=p.device)
 dip = deepred.restore(y, method="dip", **common)
