@@ -140,8 +140,8 @@ plots.save(figure, p.figures, "start_here")
 # %% [markdown]
 # **What we see.** NLM loses the fur and leaves a coloured fringe along the dark edge. DIP brings the
 # fur back, and with it a mottle of colours that was never there: noise that the network has begun
-# to learn. DeepRED is the calmest and the closest; the finest hairs have gone with the noise. The
-# yellow frame marks what is enlarged below each picture.
+# to learn, plain to see in the iris. DeepRED keeps the fur, has less of the mottle, and is the closest.
+# The yellow frame marks what is enlarged below each picture.
 #
 # ## How they get there
 #

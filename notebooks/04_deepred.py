@@ -261,6 +261,44 @@ print("largest difference:", (result.image - x).abs().max().item())
 assert torch.equal(result.image, x)
 
 # %% [markdown]
+# ## The four images at work
+#
+# What the loop holds, as pictures: 128 × 128 pixels of a cat, $\sigma = 25$, preset `fast` with NLM for $f$.
+# $u$ and $f(x) - x$ are small, so they are enlarged five times around grey.
+
+# %%
+when = [k for k in (20, 100, 300, 600) if k <= p.live(600)]
+seen = {}
+
+
+def keep(state):
+    """A callback of `restore`, called with every state."""
+    if state.k in when:
+        seen[state.k] = state
+
+
+cat = notebook.load("builtin/chelsea")
+watched = deepred.preset("fast", denoiser="nlm").replace(iterations=p.live(600))
+noisy = degrade(cat, H, sigma, seed)
+deepred.restore(
+    noisy, settings=watched, sigma=sigma, seed=seed, callback=keep, device=p.device
+)
+
+# %% tags=["nbval-ignore-output"]
+panels = {f"T(z), k = {k}": state.output for k, state in seen.items()}
+panels |= {f"x, k = {k}": state.x for k, state in seen.items()}
+panels |= {f"0.5 + 5 u, k = {k}": 0.5 + 5 * state.u for k, state in seen.items()}
+panels |= {f"0.5 + 5 (f(x) − x), k = {k}": 0.5 + 5 * (s.fx - s.x) for k, s in seen.items()}
+plots.save(plots.compare(panels, columns=len(seen), width=9.0), p.figures, "deepred_images")
+
+# %% [markdown]
+# **What we see.** The network draws large shapes first, then the rims of the eyes, then the fur. $x$ is the
+# same picture without the grain of a single output: a mean of it and of what the denoiser makes of an
+# earlier $x$. $u$ remembers where the two still disagree, at $k = 100$ in the outline of the eye and the
+# colour of the skin beside it, and pulls the network there; it fades as they agree. $f(x) - x$ is what the
+# denoiser would still change. It opposes $u$: where Eq. (9) holds, $\lambda (f(x) - x)$ and $\mu u$ cancel once
+# $x = \mathcal{T}_\Theta(z)$.
+#
 # ## How large may c be in Algorithm 1?
 #
 # Smaller than for Eq. (8) alone, since $u$ answers every step. With $\mathcal{T}$ and $f(x)$ fixed the errors of $x$ and
