@@ -516,26 +516,8 @@ def tables(result: dict) -> dict[str, pd.DataFrame]:
 
 def read(folder: str | Path) -> list[dict]:
     """The results of machines that are stored in a folder, by their files' names."""
-    return [load(path) for path in sorted(Path(folder).glob("*.json"))]
-
-
-def load(path: str | Path) -> dict:
-    """What `deepred bench --json` printed into a file.
-
-    Raises
-    ------
-    InputError
-        If the file is not that.
-    """
-    try:
-        result = json.loads(Path(path).read_text(encoding="utf-8"))
-        if "machine" not in result:
-            raise ValueError("of no machine")
-        return result
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except (ValueError, TypeError):
-        raise InputError(f"{path}: not what `deepred bench --json` prints") from None
+    paths = sorted(Path(folder).glob("*.json"))
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
 
 
 def _shown(name: str, value: object) -> str:

@@ -106,10 +106,8 @@ def _parser() -> argparse.ArgumentParser:
             add("--budget", type=_duration, metavar="TIME", help=text)
             text = "pack the store for results merge when all is done, or time is up"
             add("--pack", metavar="FILE.zip", help=text)
-            text = "list the runs, what is there, and how long the others will take"
+            text = "list the runs: done, to do, or why they cannot be computed here"
             add("--dry-run", action="store_true", help=text)
-            text = "of `deepred bench --json` on the machine to plan for, default this one's"
-            add("--bench", nargs="+", metavar="FILE", help=text)
             add.__self__.set_defaults(command=_run)
         else:
             add("--out", type=_folder, default="reproduction", metavar="DIR")
@@ -328,7 +326,7 @@ def _run(options) -> int:
     if not runs:
         raise InputError("--match: no run of these has all the words; --dry-run lists them")
     if options.dry_run:
-        _dry_run(runs, store, options)
+        _dry_run(runs, store)
         return 0
     outcome = _compute(runs, store, options, options.budget)
     failures = outcome.failures(store)
@@ -343,44 +341,18 @@ def _run(options) -> int:
     return status
 
 
-def _dry_run(runs, store, options) -> None:
-    """The runs with their state and the time they will take, and the sum of it."""
-    from . import bench, execution, experiments, forecast
+def _dry_run(runs, store) -> None:
+    """The runs, each with its state."""
+    from . import execution, experiments
 
-    folder = Path(__file__).resolve().parent.parent / "data" / "bench"  # in a clone
-    if options.bench:
-        machine = forecast.Machine.told(
-            [bench.load(path) for path in options.bench], options.workers
-        )
-        if machine is None:
-            raise InputError(f"--bench {options.bench[0]}: no iterations were timed there")
-    else:
-        machine = forecast.Machine.of(bench.read(folder), options.device, options.workers)
-    count, left = dict.fromkeys(("done", "to do", "cannot"), 0), []
+    count = dict.fromkeys(("done", "to do", "cannot"), 0)
     for run in runs:
-        absent = experiments.missing(run) and not options.bench
+        absent = experiments.missing(run)
         state = "cannot" if absent else "done" if execution.find(run, store) else "to do"
         count[state] += 1
-        left += [run] * (state == "to do")
-        seconds = forecast.told(machine.seconds(run)) if machine else ""
-        print(
-            f"{state:8s}  {run.experiment:12s} {run.title:46s} "
-            f"{run.iterations:6d} iterations  {seconds}"
-        )
+        line = f"{state:8s}  {run.experiment:12s} {run.title:46s} {run.iterations:6d} iterations"
+        print(f"{line}  {absent or ''}".rstrip())
     print(", ".join(f"{number} {state}" for state, number in count.items()))
-    if not left:
-        return
-    print(f"work: {sum(map(forecast.operations, left)) / 1e15:.3g} 10^15 floating-point operations")
-    if machine is None:
-        print("time: unknown, as this machine has no figures of deepred bench --json (see --bench)")
-        return
-    seconds = [machine.seconds(run) for run in left]
-    known = [each for each in seconds if each is not None]
-    print(
-        f"time: about {forecast.told(machine.all_of(left))} on {machine.name}, "
-        f"{machine.workers} at once; the longest run {forecast.told(max(known, default=None))}"
-        + (f"; {len(left) - len(known)} unknown" if len(known) < len(left) else "")
-    )
 
 
 def _compute(runs, store, options, budget: float | None = None):
