@@ -251,10 +251,13 @@ def iterations(
                     seconds = clock.seconds(step)
                 reference = reference or seconds
                 yield {
-                    "channels": channels, "side": side, "mode": _mode(how), "seconds": seconds,
+                    "channels": channels,
+                    "side": side,
+                    "mode": _mode(how),
+                    "seconds": seconds,
                     "ratio": reference / seconds,
                     "floor": floor(side, settings, how.precision, rates),
-                }  # fmt: skip
+                }
 
 
 def kernels(device: str) -> Iterator[dict]:
@@ -310,9 +313,7 @@ def loops(clock: Clock, device: str, side: int) -> Iterator[dict]:
             interval = _interval(stack, how, _NLM_PAPER, side, denoise)
             seconds = clock.seconds(interval, warm_up=2) / _NLM_PAPER.denoise_every
         reference = reference or seconds
-        yield {
-            "side": side, "mode": _mode(how), "seconds": seconds, "ratio": reference / seconds
-        }  # fmt: skip
+        yield {"side": side, "mode": _mode(how), "seconds": seconds, "ratio": reference / seconds}
 
 
 def batches(clock: Clock, device: str, side: int) -> Iterator[dict]:
@@ -332,9 +333,12 @@ def batches(clock: Clock, device: str, side: int) -> Iterator[dict]:
             seconds = clock.seconds(turn) / count
         reference = reference or seconds
         yield {
-            "side": side, "mode": _mode(replace(how, batch=1)), "batch": count,
-            "seconds": seconds, "ratio": reference / seconds,
-        }  # fmt: skip
+            "side": side,
+            "mode": _mode(replace(how, batch=1)),
+            "batch": count,
+            "seconds": seconds,
+            "ratio": reference / seconds,
+        }
 
 
 # Denoisers and presets ---------------------------------------------------------------------------

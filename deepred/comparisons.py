@@ -44,7 +44,7 @@ def against(runs: pd.DataFrame, reference: str, labels: list[str] | None = None)
     -------
     One row a variant: ``variant``; ``pairs``, how many runs both have; ``PSNR [dB]``, their mean;
     ``mean``, of the differences in dB; ``standard error`` of that mean over ``images``, each with
-    the mean of its seeds: two seeds on one picture are not two pictures. NaN for what has not been run.
+    the mean of its seeds: two seeds on one picture are not two pictures. NaN for what was not run.
     """
     place = ["image", "seed"]
     base = runs[runs["preset"] == reference].set_index(place)["dB"]
@@ -99,7 +99,7 @@ def noise(runs: pd.DataFrame) -> pd.DataFrame:
     """Study `noise`: the squares and the noise's own likelihood as the data term.
 
     Columns: noise, method, ``measured`` (the PSNR of y), ``squares``, ``likelihood``, ``gain``, in
-    dB, means over images and seeds; ``standard error`` of the mean gain. NaN for what has not been run.
+    dB, means over images and seeds; ``standard error`` of the mean gain. NaN for what was not run.
     """
     rows = []
     for setting in NOISES:

@@ -73,9 +73,17 @@ class Table:
             changes = dict(channels=8, scales=3, iterations=40, runs=1)
         return [
             make(
-                experiment, profile, self.task, setting, *image, method, name, changes, seed,
+                experiment,
+                profile,
+                self.task,
+                setting,
+                *image,
+                method,
+                name,
+                changes,
+                seed,
                 small=False,
-            )  # fmt: skip
+            )
             for seed in seeds
             for setting in settings
             for image in images
@@ -90,10 +98,13 @@ _SOLVERS = (
 )  # fmt: skip
 _NAMES = (("dip", "DIP"), ("deepred", "DeepRED"))
 _SR = dict(
-    task="sr", settings=("x4", "x8"), metric="PSNR-Y [dB]",
-    frame="centre crop to multiples of the factor", methods=(("bicubic", ""), *_SOLVERS),
+    task="sr",
+    settings=("x4", "x8"),
+    metric="PSNR-Y [dB]",
+    frame="centre crop to multiples of the factor",
+    methods=(("bicubic", ""), *_SOLVERS),
     names=(*_NAMES, ("red", "RED (FP-BM3D)")),
-)  # fmt: skip
+)
 
 TABLES = {
     "denoising": Table(
@@ -128,7 +139,7 @@ _QUICK = {
         dict(iterations=1000),
     ),
     "deblur": (("uniform", "gaussian"), (("blurred", ""), *_FAST), dict(iterations=1000)),
-}  # fmt: skip
+}
 
 EXPERIMENTS: dict[str, Callable[[str, tuple[int, ...]], list[Run]]] = {
     name: partial(lambda name, profile, seeds: TABLES[name].runs(profile, name, seeds), name)
@@ -150,22 +161,25 @@ PARTS: dict[str, tuple[tuple[str, ...], ...]] = {
     "table4": (("table2",), ("table3",)),
     "figure1": (),  # drawn from a short run of the notebook's own
     "figure2": (
-        ("table3", "flowers", "x4", "(fast)"), ("table3", "flowers", "x4", "bicubic"),
-        ("table3", "zebra", "x4", "(fast)"), ("table3", "zebra", "x4", "bicubic"),
+        ("table3", "flowers", "x4", "(fast)"),
+        ("table3", "flowers", "x4", "bicubic"),
+        ("table3", "zebra", "x4", "(fast)"),
+        ("table3", "zebra", "x4", "bicubic"),
     ),
-    "figure3": (
-        ("table2", "head", "x4", "deepred", "(fast)"), ("table2", "head", "x4", "bicubic")
-    ),
+    "figure3": (("table2", "head", "x4", "deepred", "(fast)"), ("table2", "head", "x4", "bicubic")),
     "figure4": (
-        ("table5", "butterfly", "uniform", "(fast)"), ("table5", "butterfly", "uniform", "blurred")
+        ("table5", "butterfly", "uniform", "(fast)"),
+        ("table5", "butterfly", "uniform", "blurred"),
     ),
     "figure5": (
-        ("table5", "parrots", "uniform", "(fast)"), ("table5", "parrots", "uniform", "blurred")
+        ("table5", "parrots", "uniform", "(fast)"),
+        ("table5", "parrots", "uniform", "blurred"),
     ),
     "figure6": (
-        ("table5", "leaves", "uniform", "(fast)"), ("table5", "leaves", "uniform", "blurred")
+        ("table5", "leaves", "uniform", "(fast)"),
+        ("table5", "leaves", "uniform", "blurred"),
     ),
-}  # fmt: skip
+}
 
 
 def _selected(name: str, profile: str, seeds: tuple[int, ...]) -> list[Run]:

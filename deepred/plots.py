@@ -283,8 +283,9 @@ def weights_map(maps: Mapping[str, pd.DataFrame], label: str = "PSNR [dB]") -> F
         for (i, j), value in np.ndenumerate(numbers):
             dark = np.isfinite(value) and value < (low + high) / 2
             text = f"{value:.1f}" if np.isfinite(value) else "–"
-            axis.text(j, i, text, ha="center", va="center", color="white" if dark else "black",
-                      size=9)  # fmt: skip
+            axis.text(
+                j, i, text, ha="center", va="center", color="white" if dark else "black", size=9
+            )
         axis.set_xticks(range(len(table.columns)), [f"{mu:g}" for mu in table.columns])
         axis.set_yticks(range(len(table.index)), [f"{lam:g}" for lam in table.index])
         axis.set(title=title, xlabel="μ")
@@ -335,9 +336,12 @@ def differences(tables: Mapping[str, pd.DataFrame], xlabel: str = "difference [d
     """Mean differences and their standard errors, a panel a title, of `comparisons.deviations`."""
     heights = [len(table) for table in tables.values()]
     figure, axes = plt.subplots(
-        len(tables), 1, figsize=(7.5, 0.25 * sum(heights) + 0.8 * len(tables)), squeeze=False,
+        len(tables),
+        1,
+        figsize=(7.5, 0.25 * sum(heights) + 0.8 * len(tables)),
+        squeeze=False,
         height_ratios=heights,
-    )  # fmt: skip
+    )
     for axis, (title, table) in zip(axes[:, 0], tables.items()):
         place = np.arange(len(table))[::-1]
         axis.errorbar(table["mean"], place, xerr=table["standard error"].fillna(0), fmt="o",

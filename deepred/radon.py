@@ -163,9 +163,11 @@ def _weights(side: int, angles: tuple[float, ...], dtype, device) -> tuple[Tenso
                 weights.append(weight[inside] / side)
     place = np.stack([np.concatenate(rays), np.concatenate(pixels)])
     A = torch.sparse_coo_tensor(
-        torch.from_numpy(place), torch.from_numpy(np.concatenate(weights)),
-        (len(angles) * side, side * side), check_invariants=False,
-    ).coalesce()  # fmt: skip
+        torch.from_numpy(place),
+        torch.from_numpy(np.concatenate(weights)),
+        (len(angles) * side, side * side),
+        check_invariants=False,
+    ).coalesce()
     with warnings.catch_warnings():  # torch's word that this layout is in beta
         warnings.filterwarnings("ignore", "Sparse CSR tensor support", UserWarning)
         return tuple(M.coalesce().to_sparse_csr().to(device, dtype) for M in (A, A.T))

@@ -24,7 +24,8 @@ from .runs import TASKS, Run, column
 from .store import Store, as_table, commit
 
 TITLES = {
-    "table1": "Table 1: settings", "section41": "Section 4.1: denoising, σ = 25",
+    "table1": "Table 1: settings",
+    "section41": "Section 4.1: denoising, σ = 25",
     "table2-x4": "Table 2: super-resolution, Set5 ×4",
     "table2-x8": "Table 2: super-resolution, Set5 ×8",
     "table3-x4": "Table 3: super-resolution, Set14 ×4",
@@ -32,7 +33,7 @@ TITLES = {
     "table4": "Table 4: averages beside supervised methods",
     "table5-uniform": "Table 5: deblurring, uniform kernel",
     "table5-gaussian": "Table 5: deblurring, Gaussian kernel",
-}  # fmt: skip
+}
 
 # Of our own studies, after the paper's.
 STUDIES = {
@@ -130,9 +131,12 @@ def write(
     absent = [(run, why) for run, why, record in zip(runs, reasons, each) if record is None]
     rows = as_table(records)
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     order = [*TITLES, *(f"{name}-{profile}" for name in experiments.TABLES), *STUDIES]
     text = environment.get_template("report.html.jinja").render(
         profile=profile,
@@ -264,6 +268,7 @@ def _told(record: dict, row: dict) -> dict:
         "seconds": f"{row['seconds']:.1f}",
         "details": json.dumps(
             {"key": record["key"], "settings": record["settings"], "made": made},
-            indent=1, ensure_ascii=False,
+            indent=1,
+            ensure_ascii=False,
         ),
-    }  # fmt: skip
+    }

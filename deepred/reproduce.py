@@ -38,17 +38,13 @@ NOTEBOOKS = {
     "02_deep_image_prior": ("architectures",),
     "03_red": (),
     "04_deepred": ("sensitivity",),
-    "05_denoising": (
-        "denoising", "section41", "table1", "figure1", "overfitting", "endurance"
-    ),
-    "06_super_resolution": (
-        "super-resolution", "table2", "table3", "table4", "figure2", "figure3"
-    ),
+    "05_denoising": ("denoising", "section41", "table1", "figure1", "overfitting", "endurance"),
+    "06_super_resolution": ("super-resolution", "table2", "table3", "table4", "figure2", "figure3"),
     "07_deblurring": ("deblurring", "table5", "figure4", "figure5", "figure6"),
     "08_beyond": ("economy", "precision", "stopping", "denoisers"),
     "09_paper_and_code": ("deviations",),
     "10_your_own_problem": ("inpainting", "tomography"),
-}  # fmt: skip
+}
 
 
 def folder() -> Path:

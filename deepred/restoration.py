@@ -372,11 +372,12 @@ class _Job:
         if self.problem.method != "red":
             width += f" with {self.settings.channels} channels"
         needed = memory_needed(
-            self.shape, self.settings, self.problem.method,
-            native=engine.native and native.knows(
-                self.settings.channels, self.settings.skip, self.shape[0]
-            ),
-        )  # fmt: skip
+            self.shape,
+            self.settings,
+            self.problem.method,
+            native=engine.native
+            and native.knows(self.settings.channels, self.settings.skip, self.shape[0]),
+        )
         return [(needed, width)] * self.runs
 
     def prepare(self, engine: Engine) -> None:
@@ -406,8 +407,10 @@ class _Job:
                 continue
             logger.warning(
                 "continuing from the checkpoint: run %d of %d, iteration %d",
-                r + 1, self.runs, snapshot["k"],
-            )  # fmt: skip
+                r + 1,
+                self.runs,
+                snapshot["k"],
+            )
 
     def start(self) -> Iterator[Iterator[None]]:
         """The runs that are to be done, each an iterator over its steps."""

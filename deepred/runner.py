@@ -270,9 +270,7 @@ def _work(number: int, runs: list[Run], folder: str, device: str, wait: bool):
     try:
         _busy = True
         store = Store(folder)
-        return execution.execute_all(
-            runs, store, device=device, progress=progress, wait=wait
-        ), ""  # fmt: skip
+        return execution.execute_all(runs, store, device=device, progress=progress, wait=wait), ""
     except KeyboardInterrupt:
         os._exit(130)  # the run has saved itself; a pool's worker would take the next one
     except Claimed:

@@ -47,8 +47,10 @@ METRICS = {name: task.metric for name, task in TASKS.items()}
 DIRECT = ("noisy", "blurred", "bicubic", "nlm", "cbm3d", "masked", "fbp", "tv")
 
 _MODELS = {
-    "poisson": likelihoods.Poisson, "laplace": likelihoods.Laplace, "gamma": likelihoods.Gamma
-}  # fmt: skip
+    "poisson": likelihoods.Poisson,
+    "laplace": likelihoods.Laplace,
+    "gamma": likelihoods.Gamma,
+}
 
 
 def column(task: str) -> str:
@@ -210,7 +212,18 @@ def _mask(dataset: str, image: str, where: str | None) -> Inpaint:
 
 
 def make(
-    experiment, profile, task, setting, dataset, image, crop, method, name, changes, seed, small=None
+    experiment,
+    profile,
+    task,
+    setting,
+    dataset,
+    image,
+    crop,
+    method,
+    name,
+    changes,
+    seed,
+    small=None,
 ):
     """A run by its preset's name, with `changes` of the settings.
 

@@ -202,9 +202,7 @@ class ADMM:
         terms = self._update(T, begins_interval)
         self.seconds += time.perf_counter() - started
         output = self.output.detach()
-        return State(
-            self.k, self.estimate, self.x, self.u, self.fx, output, terms, self.seconds
-        )  # fmt: skip
+        return State(self.k, self.estimate, self.x, self.u, self.fx, output, terms, self.seconds)
 
     def theta_update(self) -> Tensor:
         """Eq. (7): gradient steps on 1/2 ||H T(z) - y||^2 + mu/2 ||x - T(z) - u||^2.

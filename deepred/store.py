@@ -280,8 +280,10 @@ def commit() -> str:
         ).stdout.strip()
         changed = subprocess.run(
             [*git, "status", "--porcelain", "--", str(here)],
-            capture_output=True, text=True, check=True,
-        ).stdout  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
     except (OSError, subprocess.CalledProcessError):
         return ""
     return head + ("+" if changed.strip() else "")

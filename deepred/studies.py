@@ -68,9 +68,11 @@ def choices(seeds: tuple[int, ...]) -> list[Run]:
 
 # Less work for the same image: small crops, on which a CPU gets to the end of preset paper, too.
 ECONOMY_CROPS = {
-    "astronaut": (226, 126, 64), "chelsea": (76, 166, 64), "coffee": (150, 180, 64),
+    "astronaut": (226, 126, 64),
+    "chelsea": (76, 166, 64),
+    "coffee": (150, 180, 64),
     "rocket": (300, 280, 64),
-}  # fmt: skip
+}
 # By task: what is compared, by a preset's name and what is changed of it.
 _WIDER, _FLATTER = dict(channels=32, runs=2), dict(scales=3, runs=2)
 _FALLING = dict(learning_rate=0.02, lr_decay=0.5)  # twice the rate, halved every quarter
@@ -377,7 +379,7 @@ DENOISERS = {
     f"{name} {level}": dict(denoiser=name, sigma_f=level / 255)
     for name in ("nlm", "bm3d", "tv", "wavelet", "bilateral")
     for level in (3, 10)
-} | {"median": dict(denoiser="median")}  # fmt: skip
+} | {"median": dict(denoiser="median")}
 
 
 def denoisers(seeds: tuple[int, ...]) -> list[Run]:

@@ -27,9 +27,12 @@ NAMES = {
     "red": "RED", "dip": "DIP", "dip-tv": "DIP-TV", "deepred": "DeepRED",
 }  # fmt: skip
 _TITLES = {
-    "psnr": "PSNR [dB]", "psnr_y": "PSNR-Y [dB]", "ssim": "SSIM", "best_psnr": "at its best [dB]",
+    "psnr": "PSNR [dB]",
+    "psnr_y": "PSNR-Y [dB]",
+    "ssim": "SSIM",
+    "best_psnr": "at its best [dB]",
     "best_iteration": "best iteration",
-}  # fmt: skip
+}
 _ORDER = {name: i for i, name in enumerate(NAMES)}
 DENOISER_NAMES = {
     "nlm": "NLM", "bm3d": "BM3D", "tv": "TV", "wavelet": "wavelet", "bilateral": "bilateral",
@@ -249,7 +252,7 @@ def averages(runs: pd.DataFrame, name: str = "fast") -> pd.DataFrame:
     there where one of the three methods has been run on all images.
     """
     rows = []
-    for table, setting in ((table, s) for table in TABLES.values() for s in table.settings):
+    for table, setting in ((each, s) for each in TABLES.values() for s in each.settings):
         experiment = next(key for key, each in TABLES.items() if each is table)
         mine = runs[(runs["experiment"] == experiment) & (runs["setting"] == setting)]
         long = beside(table, setting, mine)

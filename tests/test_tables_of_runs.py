@@ -23,7 +23,8 @@ def made(table: str, setting: str, method: str, preset: str | None, values, imag
             "experiment": table, "task": t.task, "setting": setting, "dataset": t.dataset,
             "image": image, "method": method, "preset": preset, "seed": 0, "psnr": value,
             "psnr_y": value + (0 if t.task == "denoise" else 1), "snr": 20.0, "ssim": 0.8,
-            "seconds": 60.0, "processor_seconds": 90.0, "single_psnr": np.nan, "plain_psnr": np.nan, **changes,
+            "seconds": 60.0, "processor_seconds": 90.0, "single_psnr": np.nan, "plain_psnr": np.nan,
+            **changes,
         }
         for image, value in zip(images or t.images, values)
     ]  # fmt: skip
