@@ -7,16 +7,13 @@ that a large matrix product and a large copy reach on the machine.
 
 from __future__ import annotations
 
-import io
 import json
-import logging
 import os
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, redirect_stderr
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -27,14 +24,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from . import datasets, denoisers, experiments, metrics, studies
+from . import datasets, denoisers, metrics, studies
 from .compute import native
 from .engine import Engine, has_bf16, pick
 from .errors import InputError
 from .operators import Blur, Downsample, Identity, degrade
 from .restoration import initialise, untrained
 from .settings import SETTINGS, Settings, preset
-from .store import Store, provenance
+from .store import provenance
 
 if TYPE_CHECKING:  # see store
     import pandas as pd
@@ -42,7 +39,6 @@ if TYPE_CHECKING:  # see store
 SIDES = (128, 256, 512)
 SECTIONS = (
     "kernels", "ceilings", "iterations", "loops", "batches", "denoisers", "presets", "economy",
-    "dispatch",
 )  # fmt: skip
 SIGMA = 25 / 255
 # The iteration by itself: DIP with the paper's network, no denoiser beside it.
@@ -96,7 +92,6 @@ def run(
         "denoisers": lambda: denoiser_times(clock, how.device, small),
         "presets": lambda: presets(clock, how.device, 128),
         "economy": lambda: economy(clock, how.device, 64),
-        "dispatch": lambda: dispatch((256, 512)),
     }
     result: dict = {"machine": machine(how)}
     for name, part in parts.items():
@@ -390,42 +385,6 @@ def economy(clock: Clock, device: str, side: int) -> Iterator[dict]:
         yield from _wholes(clock, device, side, task, whole)
 
 
-def dispatch(sides: Sequence[int], count: int = 40) -> Iterator[dict]:
-    """What `--dask` costs the one process that sends runs and stores results: rows (``side``,
-    ``runs``, ``seconds`` of this process's processor a run).
-
-    Its scheduler is in the same process, which makes this an upper bound. Runs without a solver on
-    two local workers; nothing without the extra dask.
-    """
-    try:
-        import distributed
-    except ImportError:
-        return
-    from . import cluster  # here, as it is of no use without
-
-    plain = next(r for r in experiments.plan("smoke", ["denoising"]) if r.method == "noisy")
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
-    local = dict(n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50)
-    rows = []
-    with (
-        distributed.LocalCluster(**local) as workers,
-        tempfile.TemporaryDirectory() as folder,
-        redirect_stderr(io.StringIO()),  # a line a run
-    ):
-        for side in sides:
-            runs = [
-                replace(plain, image="rocket", crop=(0, 0, side), seed=seed, profile="bench")
-                for seed in range(count + 4)
-            ]
-            store = Store(folder)
-            cluster.compute(runs[:4], store, workers.scheduler_address)  # everything is imported
-            started = time.process_time()
-            cluster.compute(runs[4:], store, workers.scheduler_address)
-            seconds = (time.process_time() - started) / count
-            rows.append({"side": side, "runs": count, "seconds": seconds})
-    yield from rows
-
-
 def _wholes(clock, device, side, task, settings: dict[str, Settings]) -> Iterator[dict]:
     with ExitStack() as stack:
         intervals = []
@@ -496,7 +455,6 @@ _TITLES = {
     "denoisers": "One call of a denoiser, three channels",
     "presets": "A whole restoration",
     "economy": "A whole restoration, the variants of experiment economy",
-    "dispatch": "A run on a cluster, for the process that sends it and stores the result",
 }
 _UNITS = {
     "side": "side [px]", "seconds": "time [ms]", "floor": "floor [ms]", "total": "total [s]",

@@ -82,7 +82,7 @@ Markdown(tables.markdown(pd.DataFrame(rows, columns=columns)))
 machines = notebook.machines()
 for result in machines:
     timed = bench.tables(result)
-    shown = {k: timed[k] for k in timed if "economy" not in k and "cluster" not in k}
+    shown = {k: timed[k] for k in timed if "economy" not in k}
     if not shown:
         continue
     m = result["machine"]
