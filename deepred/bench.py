@@ -223,10 +223,10 @@ def modes(device: str, compiled: bool = False) -> list[Engine]:
         bf16 = replace(tf32, precision="bf16")
         found = [
             Engine("cuda"), Engine("cuda", "tf32"), tf32, bf16, replace(tf32, graphs=True),
-            replace(bf16, graphs=True), replace(bf16, graphs=True, strict=True),
+            replace(bf16, graphs=True),
         ]  # fmt: skip
     if compiled:
-        best = [how for how in found if how.precision == found[-1].precision and not how.strict]
+        best = [how for how in found if how.precision == found[-1].precision]
         found += [replace(how, compiled=True) for how in (found[0], best[-1])]
     return list(dict.fromkeys(found))
 

@@ -2,7 +2,7 @@
 
 The solver reads the same with each engine. The reference is eager float32. `pick` takes it on a
 CPU, but bf16 for wide networks where the processor multiplies in it; on a GPU torch's usual tf32.
-Compilation, graphs, strict order and batches are there to be asked for; `deepred bench` tells what
+Compilation, graphs and batches are there to be asked for; `deepred bench` tells what
 each is worth on a machine.
 """
 
@@ -45,14 +45,13 @@ class Engine:
     channels_last: bool = False
     compiled: bool = False
     graphs: bool = False
-    strict: bool = False
     batch: int = 1
     threads: int = 0
     native: bool = False
 
     def __str__(self) -> str:
         extra = [f"{self.threads} thread{'s' * (self.threads > 1)}"] if self.threads else []
-        for name in ("native", "channels_last", "compiled", "graphs", "strict"):
+        for name in ("native", "channels_last", "compiled", "graphs"):
             extra += [name.replace("_", " ")] * getattr(self, name)
         extra += [f"{self.batch} at once"] * (self.batch > 1)
         return ", ".join([self.device, self.precision, *extra])
@@ -69,8 +68,7 @@ class Engine:
                 # One by one: torch.backends.cudnn.flags() would switch cuDNN off.
                 cudnn, tf32 = torch.backends.cudnn, self.precision != "float32"
                 for owner, name, value in [
-                    (cudnn, "benchmark", not self.strict),
-                    (cudnn, "deterministic", self.strict),
+                    (cudnn, "benchmark", True),
                     (cudnn, "allow_tf32", tf32),
                     # H of super-resolution is made of these, and is to be exact.
                     (torch.backends.cuda.matmul, "allow_tf32", False),
@@ -104,10 +102,6 @@ class Engine:
         if self.channels_last and z.ndim == 4:
             network = network.to(memory_format=torch.channels_last)
             z = z.contiguous(memory_format=torch.channels_last)
-        if self.strict:
-            for module in network.modules():
-                if hasattr(module, "sliced"):  # of networks: padding and upsampling
-                    module.sliced = True
         if self.compiled:
             network.compile(dynamic=False)
         return (Mixed(network) if self.precision == "bf16" else network), z
@@ -129,7 +123,6 @@ def pick(
     work: int | None = None,
     compiled: bool = False,
     graphs: bool = False,
-    strict: bool = False,
     batch: int = 1,
 ) -> Engine:
     """An engine for this machine.
@@ -142,7 +135,6 @@ def pick(
         CPU. None where there is no network.
     compiled : fuse the network's operations with torch.compile; takes a minute or two at first.
     graphs : record the iteration once and replay it, on a GPU.
-    strict : results reproducible to the bit on one machine, where that costs something (on a GPU).
     batch : how many solvers take turns, where there are several runs or problems.
 
     Raises
@@ -181,7 +173,7 @@ def pick(
             "compiled needs a C++ compiler such as g++ on a CPU, the package triton on a GPU: "
             "install it, or leave compilation out"
         )
-    return replace(how, compiled=compiled, graphs=graphs, strict=strict, batch=batch)
+    return replace(how, compiled=compiled, graphs=graphs, batch=batch)
 
 
 # Channels times pixels up to which one thread serves best on a CPU: there a second one gains a
