@@ -18,8 +18,9 @@ from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import pandas as pd
+import psutil
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -32,9 +33,6 @@ from .operators import Blur, Downsample, Identity, degrade
 from .restoration import initialise, untrained
 from .settings import SETTINGS, Settings, preset
 from .store import provenance
-
-if TYPE_CHECKING:  # see store
-    import pandas as pd
 
 SIDES = (128, 256, 512)
 SECTIONS = (
@@ -107,8 +105,6 @@ def machine(how: Engine) -> dict:
     told = provenance(how)
     told = {k: v for k, v in told.items() if k not in ("precision", "threads")}
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    import psutil
-
     memory = round(psutil.virtual_memory().total / 2**30)
     return {**told, "cores": cores, "memory_gib": memory, "bf16": has_bf16()}
 
@@ -465,8 +461,6 @@ _UNITS = {
 
 def tables(result: dict) -> dict[str, pd.DataFrame]:
     """The sections of `run`'s result as tables with units, by their titles."""
-    import pandas as pd
-
     found = {}
     for name, title in _TITLES.items():
         if not result.get(name):  # it may be of an older version

@@ -219,10 +219,10 @@ def _restore(options) -> int:
 
         def show(state) -> None:
             done = state.run * settings.iterations + state.k
-            if estimated and progress.done == 0:
+            if estimated and progress.n == 0:
                 # Not before: a refusal, of the checkpoint say, is to be the only line.
                 progress.line(f"noise level estimated: {level.told('--sigma')}")
-            progress.update(done)
+            progress.reach(done)
 
         result = restoration.restore(
             y, H, method=options.method, settings=settings, sigma=sigma,

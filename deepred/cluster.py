@@ -106,7 +106,7 @@ def _follow(distributed, client, todo, store, device, needs, outcome, progress) 
             counts[key] = max(counts[key], done)
             ready = len(outcome.done) + len(outcome.failed)
             note = f"{ready}/{len(todo)}  {titles[key]} {psnr:.2f} dB"
-            progress.update(sum(counts.values()), note)
+            progress.reach(sum(counts.values()), note)
 
     client.subscribe_topic(TOPIC, heard)
     threads = sum(client.nthreads().values())

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pooch
 import skimage.data
 from PIL import Image
 from skimage.transform import resize
@@ -99,8 +100,6 @@ def folder() -> Path:
         if not Path(given).is_dir():
             raise InputError(f"DEEPRED_DATA={given}: no such folder")
         return Path(given)
-    import pooch  # here, so that a machine with its own data folder does without
-
     return Path(pooch.os_cache("deepred"))
 
 
@@ -153,8 +152,6 @@ def fetch(entry: Entry, where: Path | None = None) -> Path:
     path = where / entry.path
     if status(entry, where) == "present":
         return path
-    import pooch
-
     try:
         pooch.retrieve(  # a file of other bytes is replaced only once the right ones are there
             entry.url,

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import png
 import tifffile
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -297,8 +298,6 @@ def _decode_tiff(path: Path) -> tuple[np.ndarray, bytes | None]:
 
 
 def _decode_png16(path: Path) -> tuple[np.ndarray, bytes | None]:
-    import png  # Pillow reads 16-bit colour as 8 bits
-
     with open(path, "rb") as file:  # not asDirect, which shifts values where there is an sBIT chunk
         width, height, rows, info = png.Reader(file).read()
         array = np.vstack([np.asarray(row, np.uint16) for row in rows])
@@ -368,8 +367,6 @@ def _write_tiff(path: Path, array: np.ndarray, profile: bytes | None) -> None:
 
 
 def _write_png16(path: Path, array: np.ndarray, profile: bytes | None) -> None:
-    import png
-
     height, width, colours = array.shape
     writer = png.Writer(width, height, greyscale=colours <= 2, alpha=colours in (2, 4), bitdepth=16)
     buffer = io.BytesIO()

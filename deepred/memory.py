@@ -6,6 +6,8 @@ import ctypes
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
+
 # Of cgroups 2 and 1, by the controller in /proc/self/cgroup: where they are mounted, limit and use,
 # and what of the use is a cache of files, which gives way.
 _GROUPS = {
@@ -34,8 +36,6 @@ def _machine(root: Path) -> int:
     for line in _text(root / "proc/meminfo").splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
-    import psutil  # not Linux
-
     return psutil.virtual_memory().available
 
 

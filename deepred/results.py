@@ -10,14 +10,12 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from .errors import InputError
 from .files import replacing
 from .store import IDENTITY, Store, as_table, read_runs
-
-if TYPE_CHECKING:  # see store
-    import pandas as pd
 
 logger = logging.getLogger(__name__)
 
@@ -160,8 +158,6 @@ def side_by_side(a: str | Path, b: str | Path) -> pd.DataFrame:
     InputError
         If one is no store and no export.
     """
-    import pandas as pd
-
     tables = [_table(Path(folder)).set_index(list(IDENTITY)) for folder in (a, b)]
     index = tables[0].index.union(tables[1].index, sort=False)
     first, second = (table.reindex(index) for table in tables)

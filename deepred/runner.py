@@ -188,7 +188,7 @@ class _Following:
             run = self.units[number][place]
             note = f"{run.title}, iteration {done} of {run.iterations}, {psnr:.2f} dB"
             ready = len(self.outcome.done) + len(self.outcome.failed)
-            self.progress.update(sum(self.iterations.values()), f"{ready}/{self.count}  {note}")
+            self.progress.reach(sum(self.iterations.values()), f"{ready}/{self.count}  {note}")
         return True
 
     def _wait_for_others(self) -> None:

@@ -20,8 +20,8 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
@@ -32,9 +32,6 @@ from .errors import InputError
 from .files import WriteError, replacing
 from .images import Picture, write
 from .studies import ENDS_ALONE
-
-if TYPE_CHECKING:  # imported where tables are made: a node that only computes does without
-    import pandas as pd
 
 logger = logging.getLogger(__name__)
 
@@ -149,8 +146,6 @@ class Store:
         Curves and images of runs that are no longer in runs.csv go. Of studies that are shown by
         their ends alone (`studies.ENDS_ALONE`) there are no curves.
         """
-        import pandas as pd
-
         folder = Path(folder)
         records = [r for r in self.records() if keys is None or r["key"] in keys]
         runs = as_table(records)
@@ -191,8 +186,6 @@ IDENTITY = ("profile", "experiment", "task", "setting", "image", "method", "pres
 
 def _merged(old: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """The rows of `old`, with those of `runs` in place of older ones of the same runs."""
-    import pandas as pd
-
     old = old.astype({"preset": object}).fillna({"preset": ""})
     names = list(IDENTITY)
     new = set(map(tuple, runs[names].astype(str).to_numpy()))
@@ -204,15 +197,11 @@ def _merged(old: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 
 def as_table(records: list[dict]) -> pd.DataFrame:
     """Records as the rows of runs.csv."""
-    import pandas as pd
-
     return pd.DataFrame([_row(record) for record in records], columns=COLUMNS)
 
 
 def read_runs(folder: str | Path) -> pd.DataFrame:
     """The exported runs of a folder; an empty table with the same columns if there are none."""
-    import pandas as pd
-
     path = Path(folder) / "runs.csv"
     if not path.exists():
         return pd.DataFrame(columns=COLUMNS)
@@ -230,8 +219,6 @@ def read_curves(folder: str | Path, key: str) -> pd.DataFrame:
     InputError
         If the folder has no such curve.
     """
-    import pandas as pd
-
     path = Path(folder) / "curves" / f"{key}.csv"
     if not path.exists():
         raise InputError(f"{path}: no curve of run {key}")

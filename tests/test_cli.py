@@ -505,15 +505,15 @@ def small(*arguments, **options):
     return made.replace(channels=4, scales=2, input_channels=4, runs=2)
 
 settings.preset = small
-update = progress.Progress.update
+reach = progress.Progress.reach
 
 def stop(self, done, note=""):
-    update(self, done, note)
+    reach(self, done, note)
     if done == int(sys.argv[1]):
         Path(sys.argv[2]).touch()
         signal.pause()
 
-progress.Progress.update = stop
+progress.Progress.reach = stop
 sys.exit(cli.main(sys.argv[3:]))
 """
 
