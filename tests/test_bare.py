@@ -8,8 +8,8 @@ import subprocess
 import sys
 from importlib import metadata
 
-from deepred import results
-from deepred.store import Store
+from deepred.batch import results
+from deepred.paper.store import Store
 
 # Put where Python looks before anything else, in the workers, too.
 BLOCKER = """

@@ -9,11 +9,12 @@ import pandas as pd
 import pytest
 import torch
 
-from deepred import bench, denoisers, notebook
+from deepred import denoisers
 from deepred.cli import main
-from deepred.engine import Engine
+from deepred.compute.engine import Engine
 from deepred.errors import InputError
 from deepred.networks import SkipNetwork
+from deepred.paper import bench, notebook
 from deepred.settings import preset
 
 CLOCK = bench.Clock("cpu", 0.001)

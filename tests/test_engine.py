@@ -11,7 +11,7 @@ from torch import nn
 import deepred
 from deepred import operators, restoration
 from deepred.compute import native
-from deepred.engine import Engine, Graphed, Mixed, pick
+from deepred.compute.engine import Engine, Graphed, Mixed, pick
 from deepred.errors import InputError
 from deepred.networks import SkipNetwork
 from deepred.operators import Blur, Downsample, Identity

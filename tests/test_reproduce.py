@@ -14,11 +14,14 @@ import nbformat
 import pytest
 import torch
 
-from deepred import cli, datasets, experiments, reproduce
+from deepred import cli
+from deepred.batch import reproduce
+from deepred.batch.runner import Outcome
 from deepred.errors import InputError
-from deepred.experiments import EXPERIMENTS, PARTS
-from deepred.runner import Outcome
-from deepred.store import Store
+from deepred.io import datasets
+from deepred.paper import experiments
+from deepred.paper.experiments import EXPERIMENTS, PARTS
+from deepred.paper.store import Store
 
 # Selections ---------------------------------------------------------------------------------------
 
@@ -55,7 +58,7 @@ def test_every_selection_has_a_notebook():
 
 def test_committed_results_are_of_runs_that_are_planned():
     """What a plan no longer has is shown by nothing. (Its key may be of older code.)"""
-    from deepred.store import IDENTITY, read_runs
+    from deepred.paper.store import IDENTITY, read_runs
 
     for profile in ("quick", "paper"):
         runs = read_runs(Path(__file__).parent.parent / "data" / "results" / profile)

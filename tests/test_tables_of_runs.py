@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 import torch
 
-from deepred import store, tables
-from deepred.engine import Engine
-from deepred.experiments import NCSR, SET5, SET14, TABLE_4_QUOTED, TABLES, printed
-from deepred.store import Store, read_curves, read_runs
+from deepred.compute.engine import Engine
+from deepred.paper import store, tables
+from deepred.paper.experiments import NCSR, SET5, SET14, TABLE_4_QUOTED, TABLES, printed
+from deepred.paper.store import Store, read_curves, read_runs
 
 
 def made(table: str, setting: str, method: str, preset: str | None, values, images=None, **changes):
