@@ -24,7 +24,7 @@ lint: $(VENV)/.installed
 
 # Regenerate the .ipynb with outputs, and figures/, from the .py sources (they lead).
 notebooks: $(VENV)/.installed
-	$(BIN)/python -m deepred.reproduce figures
+	$(BIN)/python -m deepred.batch.reproduce figures
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

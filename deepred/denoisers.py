@@ -4,7 +4,7 @@ one may compare with them, and `learned` for networks. They raise an InputError 
 or sigma below 0 or not finite.
 
 All run inside libraries that release the interpreter lock, so that the solver can run them beside
-the Theta-update (Figure 1). BM3D is of `deepred.bm3d_torch`, on any device; NLM is scikit-image's
+the Theta-update (Figure 1). BM3D is of `deepred.denoise.bm3d`, on any device; NLM is scikit-image's
 on the CPU, and has a second form in torch for the GPU.
 """
 
@@ -21,8 +21,8 @@ import torch
 from skimage import restoration
 from torch import Tensor, nn
 
-from .bm3d_torch import bm3d_torch
 from .compute import native
+from .denoise.bm3d import bm3d_torch
 from .errors import InputError, at_least
 
 NAMES = ("nlm", "bm3d", "tv", "wavelet", "bilateral", "median")

@@ -11,7 +11,6 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import InputError, whole
@@ -20,15 +19,10 @@ from .errors import InputError, whole
 class Convolution(nn.Conv2d):
     """A convolution with reflection padding, height and width divided by its stride.
 
-    `sliced` pads by slices, whose gradient adds up in a fixed order: torch's own padding adds
-    atomically on a GPU, and two equal runs differ there.
-
     Under autocast only the products are in bfloat16. The result goes on in the input's precision,
     so that normalising, activating, doubling and merging round nothing more: with all of them in
     bfloat16 runs ended 0.1 dB lower on average.
     """
-
-    sliced = False
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, bias: bool = True
@@ -38,40 +32,12 @@ class Convolution(nn.Conv2d):
         )
 
     def forward(self, t: Tensor) -> Tensor:
-        if not self.sliced or self.padding == (0, 0):
-            return super().forward(t).to(t.dtype)
-        for dim, reach in ((2, self.padding[0]), (3, self.padding[1])):
-            t = _reflected(t, dim, reach)
-        return F.conv2d(t, self.weight, self.bias, self.stride).to(t.dtype)
+        return super().forward(t).to(t.dtype)
 
 
-class Double(nn.Upsample):
-    """Twice the height and width, bilinear. `sliced` as for `Convolution`."""
-
-    sliced = False
-
-    def __init__(self) -> None:
-        super().__init__(scale_factor=2, mode="bilinear", align_corners=False)
-
-    def forward(self, t: Tensor) -> Tensor:
-        return _doubled(_doubled(t, 2), 3) if self.sliced else super().forward(t)
-
-
-def _reflected(t: Tensor, dim: int, reach: int) -> Tensor:
-    """Padded by reflection, with slices."""
-    last = t.shape[dim] - 1
-    before = [t.narrow(dim, i, 1) for i in range(reach, 0, -1)]
-    after = [t.narrow(dim, last - i, 1) for i in range(1, reach + 1)]
-    return torch.cat([*before, t, *after], dim)
-
-
-def _doubled(t: Tensor, dim: int) -> Tensor:
-    """Linear interpolation at the quarter points, the ends repeated: align_corners=False."""
-    length = t.shape[dim]
-    before = torch.cat([t.narrow(dim, 0, 1), t.narrow(dim, 0, length - 1)], dim)
-    after = torch.cat([t.narrow(dim, 1, length - 1), t.narrow(dim, length - 1, 1)], dim)
-    pair = torch.stack([0.25 * before + 0.75 * t, 0.75 * t + 0.25 * after], dim + 1)
-    return pair.flatten(dim, dim + 1)
+def _twice() -> nn.Module:
+    """Twice the height and width."""
+    return nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
 
 
 def _normalised(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
@@ -95,7 +61,7 @@ class _Scale(nn.Module):
             *_normalised(inputs, channels, stride=2), *_normalised(channels, channels)
         )
         self.deeper = deeper
-        self.upsample = Double()
+        self.upsample = _twice()
         self.up = nn.Sequential(
             nn.BatchNorm2d(skip + low, track_running_stats=False),
             *_normalised(skip + low, channels),
@@ -207,7 +173,7 @@ class DeepDecoder(nn.Module):
         for _ in range(layers):
             body += [
                 Convolution(channels, channels, 1, bias=False),  # C_i
-                Double(),  # U_i
+                _twice(),  # U_i
                 nn.ReLU(),
                 nn.BatchNorm2d(channels, track_running_stats=False),  # cn, of this image alone
             ]

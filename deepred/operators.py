@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import InputError, positive, real, whole
-from .images import read
+from .io.images import read
 from .settings import TASKS
 
 KERNELS = ("uniform9", "gauss25")
@@ -633,7 +633,9 @@ def degrade(
 
 def _check(x: Tensor) -> None:
     if not isinstance(x, Tensor) or not x.is_floating_point():
-        raise InputError("an image must be a float tensor in [0, 1]; see deepred.images.to_tensor")
+        raise InputError(
+            "an image must be a float tensor in [0, 1]; see deepred.io.images.to_tensor"
+        )
     if x.ndim != 4:
         raise InputError(f"an image must be (N, C, H, W), got {tuple(x.shape)}")
 

@@ -21,12 +21,13 @@ import torch
 from torch import Tensor, nn
 
 from . import __version__, denoisers, red
+from .beyond.stopping import Rule, Settled
 from .compute import native
-from .engine import Engine, pick
+from .compute.engine import Engine, pick
+from .compute.history import History, joined
+from .compute.memory import memory_available, trim
 from .errors import DivergedError, InputError, real, whole
-from .files import Checkpoint
-from .history import History, joined
-from .memory import memory_available, trim
+from .io.files import Checkpoint
 from .networks import DeepDecoder, SkipNetwork, padded
 from .noise import estimate
 from .operators import (
@@ -43,7 +44,6 @@ from .operators import (
 )
 from .settings import METHODS, Settings, preset
 from .solver import VERSION, Likelihood, State, iterate
-from .stopping import Rule, Settled
 
 logger = logging.getLogger(__name__)
 
@@ -146,8 +146,8 @@ def restore(
     y : measurement; for denoising the noisy image, (1, C, H, W) in [0, 1]. What it holds where an
         `Inpaint` sees nothing has no part in it.
     H : operator, image -> measurement; None is the identity (denoising). One of
-        `deepred.operators` or `deepred.radon`, any callable that torch can differentiate, or a
-        physics object of deepinv, which is taken without its noise.
+        `deepred.operators` or `deepred.beyond.radon`, any callable that torch can differentiate, or
+        a physics object of deepinv, which is taken without its noise.
     method : "deepred", "dip" (the same loop with lam = mu = 0), "dip-tv" (DIP with the total
         variation of its output) or "red" (no network).
     denoiser : a name of `deepred.denoisers.NAMES`, a callable f(x, sigma) or a torch module called
@@ -159,7 +159,7 @@ def restore(
         alone for denoising) and it is not given, it is estimated (`deepred.noise`).
     seed : run r uses 1000 seed + r for theta, z and the noise on z.
     device : "auto" (CUDA where there is one), "cpu" or "cuda".
-    engine : how it is computed, from `deepred.engine.pick`; instead of `device`.
+    engine : how it is computed, from `deepred.compute.engine.pick`; instead of `device`.
     shape : (C, H, W) of the image; unless given what H tells (`H.image_shape`), else y's.
     network : makes a fresh module z -> image with an attribute `input_shape`; the settings' unless
         given.
@@ -171,9 +171,9 @@ def restore(
         replaced. It is yours to delete.
     checkpoint_seconds : least time between two saves.
     likelihood : of the noise, for Eq. (7), in the place of 1/2 ||Hx - y||^2: one of
-        `deepred.likelihoods`, or a callable (Hx, y) -> terms (see `deepred.solver.ADMM`).
-    stop : makes a stopping rule of `deepred.stopping` for each run: `WindowedVariance`, say, or
-        `lambda: Discrepancy(sigma)`. A run ends when its rule says so, with the rule's image, a
+        `deepred.beyond.likelihoods`, or a callable (Hx, y) -> terms (see `deepred.solver.ADMM`).
+    stop : makes a stopping rule of `deepred.beyond.stopping` for each run: `WindowedVariance`, say,
+        or `lambda: Discrepancy(sigma)`. A run ends when its rule says so, with the rule's image, a
         mean of the last outputs; at the settings' iterations, with its last, if it never does.
 
     Raises
@@ -228,7 +228,7 @@ def restore_all(
     ----------
     problems : what to restore; they may differ in everything.
     device : "auto" (CUDA where there is one), "cpu" or "cuda".
-    engine : how it is computed, from `deepred.engine.pick`; instead of `device`.
+    engine : how it is computed, from `deepred.compute.engine.pick`; instead of `device`.
 
     Returns
     -------
@@ -372,11 +372,12 @@ class _Job:
         if self.problem.method != "red":
             width += f" with {self.settings.channels} channels"
         needed = memory_needed(
-            self.shape, self.settings, self.problem.method,
-            native=engine.native and native.knows(
-                self.settings.channels, self.settings.skip, self.shape[0]
-            ),
-        )  # fmt: skip
+            self.shape,
+            self.settings,
+            self.problem.method,
+            native=engine.native
+            and native.knows(self.settings.channels, self.settings.skip, self.shape[0]),
+        )
         return [(needed, width)] * self.runs
 
     def prepare(self, engine: Engine) -> None:
@@ -406,8 +407,10 @@ class _Job:
                 continue
             logger.warning(
                 "continuing from the checkpoint: run %d of %d, iteration %d",
-                r + 1, self.runs, snapshot["k"],
-            )  # fmt: skip
+                r + 1,
+                self.runs,
+                snapshot["k"],
+            )
 
     def start(self) -> Iterator[Iterator[None]]:
         """The runs that are to be done, each an iterator over its steps."""
@@ -629,8 +632,8 @@ def _check_kinds(problem: Problem) -> None:
         raise InputError("method 'red' has no network that learns the noise: it takes no stop")
     if p.stop is not None and not isinstance(_made(p.stop), Rule):
         raise InputError(
-            "stop must make a rule of deepred.stopping when called, such as WindowedVariance or "
-            f"lambda: Discrepancy(sigma); got {p.stop!r}"
+            "stop must make a rule of deepred.beyond.stopping when called, such as "
+            f"WindowedVariance or lambda: Discrepancy(sigma); got {p.stop!r}"
         )
 
 
@@ -653,7 +656,7 @@ def check_measurement(y: Tensor, H: Callable[[Tensor], Tensor]) -> Tensor:
     if not isinstance(y, Tensor) or not y.is_floating_point() or y.ndim < 3:
         told = f"{y.dtype} {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
         raise InputError(
-            f"y must be a float tensor (1, C, H, W), got {told}; see deepred.images.to_tensor"
+            f"y must be a float tensor (1, C, H, W), got {told}; see deepred.io.images.to_tensor"
         )
     if y.shape[0] != 1:
         raise InputError(f"one image at a time: y must be (1, C, H, W), got {tuple(y.shape)}")

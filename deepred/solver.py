@@ -96,7 +96,7 @@ class ADMM:
         result is the same.
     likelihood : the data term of Eq. (7), a callable (Hx, y) -> its terms a pixel, which are summed
         or averaged as `settings.data_term` has it, or one number, which is taken as it is; 1/2 of
-        the squares if None. See `deepred.likelihoods`. Where it tells `deviation(Hx)` the
+        the squares if None. See `deepred.beyond.likelihoods`. Where it tells `deviation(Hx)` the
         controller takes the noise level from there, not from `sigma`, and `settings.clipped` has no
         part: these models do not clip.
     noise : makes z + scale N(0, 1) of (z, scale, generator), from the generator's seed alone;
@@ -202,9 +202,7 @@ class ADMM:
         terms = self._update(T, begins_interval)
         self.seconds += time.perf_counter() - started
         output = self.output.detach()
-        return State(
-            self.k, self.estimate, self.x, self.u, self.fx, output, terms, self.seconds
-        )  # fmt: skip
+        return State(self.k, self.estimate, self.x, self.u, self.fx, output, terms, self.seconds)
 
     def theta_update(self) -> Tensor:
         """Eq. (7): gradient steps on 1/2 ||H T(z) - y||^2 + mu/2 ||x - T(z) - u||^2.

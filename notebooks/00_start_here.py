@@ -33,7 +33,7 @@ results = "../data/results"
 figures = ""
 
 # %%
-from deepred import notebook
+from deepred.paper import notebook
 
 p = notebook.parameters(globals())
 
@@ -41,9 +41,10 @@ p = notebook.parameters(globals())
 import matplotlib.pyplot as plt
 
 import deepred
-from deepred import metrics, plots
+from deepred import metrics
 from deepred.denoisers import nlm
 from deepred.operators import Identity, degrade
+from deepred.paper import plots
 
 plots.use_style()
 
@@ -175,8 +176,8 @@ plots.save(figure, p.figures, "start_here_curves")
 # deepred restore photo.jpg -o clean.png
 # ```
 #
-# From Python: `deepred.images.read("photo.jpg").image` is the tensor to give to
-# `deepred.restore`, and `deepred.images.write` the way back.
+# From Python: `deepred.io.images.read("photo.jpg").image` is the tensor to give to
+# `deepred.restore`, and `deepred.io.images.write` the way back.
 #
 # ## Where to go from here
 #

@@ -33,7 +33,7 @@ results = "../data/results"
 figures = ""
 
 # %%
-from deepred import notebook
+from deepred.paper import notebook
 
 p = notebook.parameters(globals())
 
@@ -42,10 +42,12 @@ import matplotlib.pyplot as plt
 import torch
 from IPython.display import Markdown
 
-from deepred import baselines, comparisons, metrics, plots, store, tables
-from deepred.likelihoods import Gamma, Gaussian, Laplace, Poisson
+from deepred import metrics
+from deepred.beyond import baselines
+from deepred.beyond.likelihoods import Gamma, Gaussian, Laplace, Poisson
+from deepred.beyond.radon import Radon
 from deepred.operators import Blur, Downsample, Identity, Inpaint, degrade
-from deepred.radon import Radon
+from deepred.paper import comparisons, plots, store, tables
 
 plots.use_style()
 
@@ -189,7 +191,7 @@ if p.profile != "smoke" and p.images is None:
 # | Laplace, scale $b$ | outliers | $\lvert h - y\rvert / b$ | $\sqrt2\, b$ |
 # | Gamma, $L$ looks | speckle: radar, ultrasound, laser | $L\,(\log h + y / h)$ | $h / \sqrt L$ |
 #
-# `deepred.likelihoods` has the four, each with a sampler. Their terms are scaled to the curvature of
+# `deepred.beyond.likelihoods` has the four, each with a sampler. Their terms are scaled to the curvature of
 # $\tfrac12(h-y)^2$ at a middle grey (Laplace's, which has none, to its slope where
 # $\lvert h-y\rvert = b$), so that $\lambda$ and $\mu$ keep their meaning.
 

@@ -34,7 +34,7 @@ results = "../data/results"
 figures = ""
 
 # %%
-from deepred import notebook
+from deepred.paper import notebook
 
 p = notebook.parameters(globals())
 
@@ -45,8 +45,10 @@ import torch
 from IPython.display import Markdown
 
 import deepred
-from deepred import comparisons, metrics, networks, plots, stopping, store, tables
+from deepred import metrics, networks
+from deepred.beyond import stopping
 from deepred.operators import Blur, Identity, degrade
+from deepred.paper import comparisons, plots, store, tables
 
 plots.use_style()
 
@@ -151,7 +153,7 @@ if p.profile != "smoke" and p.iterations is None:
 # %% [markdown]
 # **What we see.** Colours and shapes first, then the rims, then the hair; after that, nothing but noise is left to be
 # learnt, and it comes. In between lies the best moment. Rules and averages that know nothing of the truth watch one run here and do not
-# interfere (`deepred.stopping`); the truth is used for the curves alone.
+# interfere (`deepred.beyond.stopping`); the truth is used for the curves alone.
 #
 # - **windowed and exponential variance** (Wang and others 2023): successive outputs move least when the picture
 #   is there and the noise is not yet;

@@ -30,7 +30,7 @@ results = "../data/results"
 figures = ""
 
 # %%
-from deepred import notebook
+from deepred.paper import notebook
 
 p = notebook.parameters(globals())
 
@@ -47,8 +47,11 @@ from IPython.display import Markdown
 from torch import nn
 
 import deepred
-from deepred import conditions, datasets, denoisers, metrics, plots, red, stopping, tables
+from deepred import denoisers, metrics, red
+from deepred.beyond import conditions, stopping
+from deepred.io import datasets
 from deepred.operators import Blur, Identity, degrade
+from deepred.paper import plots, tables
 
 plots.use_style()
 

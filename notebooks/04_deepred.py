@@ -30,7 +30,7 @@ results = "../data/results"
 figures = ""
 
 # %%
-from deepred import notebook
+from deepred.paper import notebook
 
 p = notebook.parameters(globals())
 
@@ -42,10 +42,11 @@ import matplotlib.pyplot as plt
 import torch
 
 import deepred
-from deepred import comparisons, metrics, plots, red, restoration, store
+from deepred import metrics, red, restoration
 from deepred.denoisers import nlm
 from deepred.errors import DivergedError
 from deepred.operators import Blur, Identity, degrade
+from deepred.paper import comparisons, plots, store
 
 plots.use_style()
 
@@ -238,7 +239,7 @@ if p.images is None:
 # %%
 count = p.live(60)
 x, u = y.clone(), torch.zeros_like(y)  # x_0 = y, u_0 = 0
-engine = deepred.engine.Engine()  # torch's own operations, as above and in the solver below
+engine = deepred.compute.engine.Engine()  # torch's own operations, as above and in the solver below
 with engine.session():
     for k in range(1, count + 1):
         if k == 1 or k % settings.denoise_every == 0:
@@ -280,9 +281,7 @@ def keep(state):
 cat = notebook.load("builtin/chelsea")
 watched = deepred.preset("fast", denoiser="nlm").replace(iterations=p.live(600))
 noisy = degrade(cat, H, sigma, seed)
-deepred.restore(
-    noisy, settings=watched, sigma=sigma, seed=seed, callback=keep, device=p.device
-)
+deepred.restore(noisy, settings=watched, sigma=sigma, seed=seed, callback=keep, device=p.device)
 
 # %% tags=["nbval-ignore-output"]
 panels = {f"T(z), k = {k}": state.output for k, state in seen.items()}

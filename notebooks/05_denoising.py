@@ -29,7 +29,7 @@ results = "../data/results"
 figures = ""
 
 # %%
-from deepred import notebook
+from deepred.paper import notebook
 
 p = notebook.parameters(globals())
 
@@ -38,10 +38,11 @@ import pandas as pd
 from IPython.display import Markdown
 
 import deepred
-from deepred import metrics, plots, store, tables
+from deepred import metrics
 from deepred.denoisers import nlm
 from deepred.operators import Identity, degrade
-from deepred.trace import Trace
+from deepred.paper import plots, store, tables
+from deepred.paper.trace import Trace
 
 plots.use_style()
 

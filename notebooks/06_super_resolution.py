@@ -29,7 +29,7 @@ results = "../data/results"
 figures = ""
 
 # %%
-from deepred import notebook
+from deepred.paper import notebook
 
 p = notebook.parameters(globals())
 
@@ -38,8 +38,10 @@ import pandas as pd
 from IPython.display import Markdown
 
 import deepred
-from deepred import experiments, metrics, plots, resize, store, tables
+from deepred import metrics
+from deepred.io import resize
 from deepred.operators import Downsample
+from deepred.paper import experiments, plots, store, tables
 
 plots.use_style()
 
@@ -179,7 +181,7 @@ Markdown(tables.markdown(pd.DataFrame(rows)))
 #
 # ## What it looks like
 #
-# `woman` of Set5, ×4, by preset `fast`: 32 channels, 1600 iterations.
+# `woman` of Set5, ×4, by preset `fast`: 32 channels, 3000 iterations.
 
 # %% tags=["nbval-ignore-output"]
 woman = notebook.pictures(p, "table2", "x4", "woman", ("fast",))

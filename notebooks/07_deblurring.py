@@ -28,7 +28,7 @@ results = "../data/results"
 figures = ""
 
 # %%
-from deepred import notebook
+from deepred.paper import notebook
 
 p = notebook.parameters(globals())
 
@@ -38,8 +38,9 @@ import torch
 from IPython.display import Markdown
 
 import deepred
-from deepred import experiments, metrics, plots, store, tables
+from deepred import metrics
 from deepred.operators import Blur, degrade
+from deepred.paper import experiments, plots, store, tables
 
 plots.use_style()
 

@@ -32,7 +32,7 @@ results = "../data/results"
 figures = ""
 
 # %%
-from deepred import notebook
+from deepred.paper import notebook
 
 p = notebook.parameters(globals())
 
@@ -44,8 +44,9 @@ import pandas as pd
 from IPython.display import Markdown, display
 
 import deepred
-from deepred import bench, comparisons, metrics, networks, plots, restoration, store, tables
+from deepred import metrics, networks, restoration
 from deepred.operators import Identity, degrade
+from deepred.paper import bench, comparisons, plots, store, tables
 
 plots.use_style()
 
@@ -82,7 +83,7 @@ Markdown(tables.markdown(pd.DataFrame(rows, columns=columns)))
 machines = notebook.machines()
 for result in machines:
     timed = bench.tables(result)
-    shown = {k: timed[k] for k in timed if "economy" not in k and "cluster" not in k}
+    shown = {k: timed[k] for k in timed if "economy" not in k}
     if not shown:
         continue
     m = result["machine"]
@@ -218,7 +219,7 @@ plots.save(figure, p.figures, "beyond_work")
 # DIP has to be stopped, and without the truth nobody knows when. Three stopping rules watch runs of 2000
 # iterations on the four crops of above without stopping them, so that one sees where they would have: the
 # variance of the last outputs, windowed or exponentially weighted, is least about where the picture is
-# best (`deepred.stopping`; Wang and others 2023), and the discrepancy principle stops when the residual
+# best (`deepred.beyond.stopping`; Wang and others 2023), and the discrepancy principle stops when the residual
 # is down to the known noise. *images*: on how many of the four crops the rule stops at all; *stops at*:
 # the iteration at which it does; *takes*: the earlier iteration that it goes by; *PSNR*: of the image it
 # returns, a mean of the last outputs there; *lost*: against the best moment of what the same run would
@@ -453,4 +454,4 @@ if p.profile != "smoke" and p.images is None and p.seeds is None and p.iteration
 #   [arXiv:1806.02296](https://arxiv.org/abs/1806.02296).
 # - K. Dabov, A. Foi, V. Katkovnik and K. Egiazarian, *Image Denoising by Sparse 3-D
 #   Transform-Domain Collaborative Filtering*, IEEE Transactions on Image Processing 16, 2007: BM3D,
-#   of which `deepred.bm3d_torch` is an implementation for any device.
+#   of which `deepred.denoise.bm3d` is an implementation for any device.

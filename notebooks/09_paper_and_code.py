@@ -30,7 +30,7 @@ results = "../data/results"
 figures = ""
 
 # %%
-from deepred import notebook
+from deepred.paper import notebook
 
 p = notebook.parameters(globals())
 
@@ -39,8 +39,9 @@ import pandas as pd
 from IPython.display import Markdown, display
 
 import deepred
-from deepred import comparisons, metrics, plots, store, tables
+from deepred import metrics
 from deepred.operators import Identity, degrade
+from deepred.paper import comparisons, plots, store, tables
 
 plots.use_style()
 

@@ -28,7 +28,7 @@ results = "../data/results"
 figures = ""
 
 # %%
-from deepred import notebook
+from deepred.paper import notebook
 
 p = notebook.parameters(globals())
 
@@ -37,10 +37,13 @@ import torch
 from IPython.display import Markdown
 
 import deepred
-from deepred import baselines, comparisons, datasets, metrics, plots, store, tables
-from deepred.likelihoods import Poisson
+from deepred import metrics
+from deepred.beyond import baselines
+from deepred.beyond.likelihoods import Poisson
+from deepred.beyond.radon import Radon
+from deepred.io import datasets
 from deepred.operators import Inpaint, degrade
-from deepred.radon import Radon
+from deepred.paper import comparisons, plots, store, tables
 
 plots.use_style()
 stored = store.read_runs(p.stored("paper"))

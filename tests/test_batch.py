@@ -9,7 +9,7 @@ from torch import nn
 
 import deepred
 from deepred import restoration
-from deepred.engine import Engine, pick
+from deepred.compute.engine import Engine, pick
 from deepred.errors import DivergedError, InputError
 from deepred.networks import SkipNetwork
 from deepred.operators import Blur, Downsample, Framed

@@ -10,7 +10,7 @@ import torch
 from skimage import data
 
 from deepred import metrics
-from deepred.bm3d_torch import (
+from deepred.denoise.bm3d import (
     BLOCK,
     DISTANCE,
     FRACTION,

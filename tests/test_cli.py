@@ -21,7 +21,9 @@ from PIL import Image
 from test_images import bomb, cut, make, pixels, spoilt, with_value, written
 
 import deepred
-from deepred import cli, denoisers, images, stopping
+from deepred import cli, denoisers
+from deepred.beyond import stopping
+from deepred.io import images
 
 LIMIT = 300  # seconds a subprocess may take; they take one to ten
 
@@ -201,7 +203,7 @@ def test_data_list_says_what_is_where(tmp_path, monkeypatch, capsys):
 
 
 def test_data_fetch_tells_each_failure_and_exits_1(tmp_path, monkeypatch, capsys):
-    from deepred import datasets
+    from deepred.io import datasets
 
     def fetch(entry):
         if entry.name == "bird":
@@ -494,7 +496,8 @@ INTERRUPTED = """
 import signal, sys
 from pathlib import Path
 import torch
-from deepred import cli, progress, settings
+from deepred import cli, settings
+from deepred.batch import progress
 
 torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -505,15 +508,15 @@ def small(*arguments, **options):
     return made.replace(channels=4, scales=2, input_channels=4, runs=2)
 
 settings.preset = small
-update = progress.Progress.update
+reach = progress.Progress.reach
 
 def stop(self, done, note=""):
-    update(self, done, note)
+    reach(self, done, note)
     if done == int(sys.argv[1]):
         Path(sys.argv[2]).touch()
         signal.pause()
 
-progress.Progress.update = stop
+progress.Progress.reach = stop
 sys.exit(cli.main(sys.argv[3:]))
 """
 

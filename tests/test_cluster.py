@@ -9,10 +9,11 @@ import time
 
 import pytest
 
-from deepred import cluster, execution, experiments, results
+from deepred.batch import cluster, results
 from deepred.cli import main
 from deepred.errors import InputError
-from deepred.store import Store
+from deepred.paper import execution, experiments
+from deepred.paper.store import Store
 
 distributed = pytest.importorskip("distributed", reason="pip install 'deepred[dask]'")
 

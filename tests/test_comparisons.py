@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 import torch
 
-from deepred import comparisons, execution, experiments, plots, reproduce, studies
-from deepred.images import read
+from deepred.batch import reproduce
+from deepred.io.images import read
+from deepred.paper import comparisons, execution, experiments, plots, studies
+from deepred.paper.store import Store, read_runs
 from deepred.settings import Settings, preset
-from deepred.store import Store, read_runs
 
 SMALL = (
     "deviations", "sensitivity", "noise", "architectures", "denoisers", "tomography", "inpainting"

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from deepred import denoisers, red
-from deepred.conditions import jacobian, kinks, measure, spectral_radius, true_gradient
+from deepred.beyond.conditions import jacobian, kinks, measure, spectral_radius, true_gradient
 from deepred.errors import InputError
 from deepred.operators import Blur
 

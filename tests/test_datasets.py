@@ -15,10 +15,10 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from deepred import datasets
-from deepred.datasets import DownloadError, Entry
 from deepred.errors import InputError
-from deepred.images import to_array
+from deepred.io import datasets
+from deepred.io.datasets import DownloadError, Entry
+from deepred.io.images import to_array
 
 
 def encoded(seed: int = 0, mode: str = "RGB") -> tuple[bytes, np.ndarray]:

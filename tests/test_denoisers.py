@@ -12,8 +12,9 @@ from scipy import ndimage
 from skimage import restoration
 from torch import nn
 
-from deepred import datasets, denoisers, metrics, preset, restore
+from deepred import denoisers, metrics, preset, restore
 from deepred.errors import InputError
+from deepred.io import datasets
 from deepred.operators import Identity, degrade
 
 SIGMA = 25 / 255

@@ -11,9 +11,9 @@ from torch import nn
 import deepred
 from deepred import operators, restoration
 from deepred.compute import native
-from deepred.engine import Engine, Graphed, Mixed, pick
+from deepred.compute.engine import Engine, Graphed, Mixed, pick
 from deepred.errors import InputError
-from deepred.networks import Convolution, Double, SkipNetwork
+from deepred.networks import SkipNetwork
 from deepred.operators import Blur, Downsample, Identity
 from deepred.settings import preset
 from deepred.solver import ADMM, iterate
@@ -53,45 +53,6 @@ def solve(kind, settings, H=None, device="cpu", *, setting=None, how=None, callb
     return solver, terms
 
 
-# Padding and doubling by slices -------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kernel", [1, 3, 5])
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("shape", [(1, 2, 8, 8), (2, 2, 5, 7), (1, 2, 3, 4)])
-def test_padding_by_slices_is_reflection(shape, stride, kernel):
-    layer = Convolution(2, 3, kernel, stride).double()
-    t = torch.rand(shape, dtype=torch.float64, requires_grad=True)
-    results = []
-    for layer.sliced in (False, True):
-        out = layer(t)
-        weights = torch.arange(out.numel(), dtype=torch.float64).reshape(out.shape)
-        results.append((out, *torch.autograd.grad((weights * out).sum(), (t, layer.weight))))
-    for a, b in zip(*results):
-        assert torch.allclose(a, b, rtol=1e-12)  # float64, sums in another order
-
-
-@pytest.mark.parametrize("shape", [(1, 2, 4, 6), (2, 1, 1, 3), (1, 1, 1, 1)])
-def test_doubling_by_slices_is_bilinear(shape):
-    layer = Double()
-    t = torch.rand(shape, dtype=torch.float64, requires_grad=True)
-    results = []
-    for layer.sliced in (False, True):
-        out = layer(t)
-        weights = torch.arange(out.numel(), dtype=torch.float64).reshape(out.shape)
-        results.append((out, *torch.autograd.grad((weights * out).sum(), t)))
-    for a, b in zip(*results):
-        assert torch.allclose(a, b, rtol=1e-12)  # float64
-
-
-def test_a_strict_engine_slices_the_whole_network():
-    net = SkipNetwork((32, 32), channels=4, scales=2)
-    prepared, _ = Engine(strict=True).prepare(net, torch.zeros(net.input_shape))
-    kinds = [m for m in prepared.modules() if isinstance(m, Convolution | Double)]
-    assert len(kinds) > 10 and all(m.sliced for m in kinds)
-    assert not Convolution.sliced and not Double.sliced  # that network alone
-
-
 # Graphs -------------------------------------------------------------------------------------------
 
 CASES = {
@@ -115,7 +76,7 @@ def test_recorded_steps_are_the_plain_ones(case, device):
     name, task, changes, H = CASES[case]
     settings = preset(name, task).replace(**SMALL).replace(**changes)
     side = (8, 8) if task == "sr" else (32, 32)
-    how = Engine(device, strict=True)
+    how = Engine(device)
     plain, expected = solve(ADMM, settings, H, device, setting=side, how=how)
     graphed, terms = solve(Graphed, settings, H, device, setting=side, how=how)
     assert graphed._replays, "nothing was recorded"
@@ -224,14 +185,11 @@ def test_a_network_that_is_exact_is_the_network_itself():
     assert torch.equal(mixed(z), net(z))
 
 
-@pytest.mark.parametrize("sliced", [False, True])
-def test_only_products_are_rounded_to_bf16(sliced):
+def test_only_products_are_rounded_to_bf16():
     torch.manual_seed(0)
     net = SkipNetwork((32, 32), channels=4, scales=2)
     seen = {}
     for name, module in net.named_modules():
-        if hasattr(module, "sliced"):
-            module.sliced = sliced
         if not list(module.children()):
             module.register_forward_hook(lambda m, i, out, name=name: seen.update({name: out}))
     exact = net(z := torch.rand(net.input_shape)).detach()
@@ -284,18 +242,17 @@ def test_a_session_leaves_the_threads_as_they_were():
     assert torch.get_num_threads() == before
 
 
-@pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bf16"])
-def test_a_session_on_a_gpu_sets_its_switches_and_gives_them_back(precision, strict, monkeypatch):
+def test_a_session_on_a_gpu_sets_its_switches_and_gives_them_back(precision, monkeypatch):
     """The switches are there without a GPU, too."""
     waits = []
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: waits.append(None))
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    names = ("enabled", "benchmark", "deterministic", "allow_tf32")
+    names = ("enabled", "benchmark", "allow_tf32")
     before = [getattr(cudnn, name) for name in names], matmul.allow_tf32
-    with Engine("cuda", precision, strict=strict).session():
+    with Engine("cuda", precision).session():
         tf32 = precision != "float32"
-        assert [getattr(cudnn, name) for name in names] == [True, not strict, strict, tf32]
+        assert [getattr(cudnn, name) for name in names] == [True, True, tf32]
         assert not matmul.allow_tf32 and not waits  # H is made of these
     assert ([getattr(cudnn, name) for name in names], matmul.allow_tf32) == before
     assert waits  # all is computed when the session ends
@@ -309,12 +266,3 @@ def test_channels_last_changes_the_layout_alone():
     assert weight.is_contiguous(memory_format=torch.channels_last)
     # Other kernels add in another order; fourteen steps of Adam carry it on.
     assert torch.allclose(plain.estimate, last.estimate, atol=1e-3)
-
-
-# On a CPU runs are equal to the bit anyway: test_solver.py shows it.
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
-def test_strict_runs_are_equal_to_the_bit():
-    settings = preset("fast").replace(**SMALL)
-    how = pick("cuda", "bf16", graphs=True, strict=True)
-    runs = [solve(how.solver, settings, device="cuda", how=how)[0].estimate for _ in range(2)]
-    assert torch.equal(*runs)

@@ -13,9 +13,11 @@ import psutil
 import pytest
 import torch
 
-from deepred import datasets, experiments, runner
+from deepred.batch import runner
 from deepred.errors import InputError
-from deepred.store import Store, read_curves, read_runs
+from deepred.io import datasets
+from deepred.paper import experiments
+from deepred.paper.store import Store, read_curves, read_runs
 
 
 def test_the_paper_profile_is_section_41():

@@ -13,9 +13,9 @@ import tifffile
 import torch
 from PIL import Image, ImageCms
 
-from deepred import images
 from deepred.errors import InputError
-from deepred.images import Picture, check_output, read, to_array, to_tensor, write
+from deepred.io import images
+from deepred.io.images import Picture, check_output, read, to_array, to_tensor, write
 
 HEIGHT, WIDTH = 97, 131  # odd, so that no swap of the two goes unseen
 
@@ -40,7 +40,7 @@ def smooth() -> np.ndarray:
 
 
 def make(path: Path, array: np.ndarray, **options) -> Path:
-    """A file of an array (H, W, C) by another way than `deepred.images.write`."""
+    """A file of an array (H, W, C) by another way than `deepred.io.images.write`."""
     channels = array.shape[-1]
     if path.suffix == ".tif":
         tifffile.imwrite(

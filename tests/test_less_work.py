@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 import torch
 
-from deepred import bench, execution, experiments, plots, studies, tables
-from deepred.engine import pick
+from deepred.compute.engine import pick
+from deepred.paper import bench, execution, experiments, plots, studies, tables
+from deepred.paper.store import COLUMNS, Store
+from deepred.paper.studies import ECONOMY, ECONOMY_CROPS, PRECISIONS
 from deepred.settings import preset
-from deepred.store import COLUMNS, Store
-from deepred.studies import ECONOMY, ECONOMY_CROPS, PRECISIONS
 
 
 def test_economy_changes_what_its_labels_say():

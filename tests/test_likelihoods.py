@@ -11,8 +11,8 @@ from scipy import stats
 from torch import nn
 
 from deepred import metrics, preset, restoration, restore
+from deepred.beyond.likelihoods import FLOOR, Gamma, Gaussian, Laplace, Poisson
 from deepred.errors import InputError
-from deepred.likelihoods import FLOOR, Gamma, Gaussian, Laplace, Poisson
 from deepred.networks import FreeImage
 from deepred.operators import Blur, Identity, Inpaint, degrade
 from deepred.settings import Settings

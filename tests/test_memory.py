@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deepred.memory import memory_available
+from deepred.compute.memory import memory_available
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/statm").exists(), reason="reads the files of Linux"
@@ -102,7 +102,7 @@ for iterations in (300, 60):
     seen.clear()
     deepred.restore(
         y, settings=settings.replace(iterations=iterations), sigma=0.1, device="cpu",
-        engine=deepred.engine.pick("cpu", "float32", work=1), callback=callback,
+        engine=deepred.compute.engine.pick("cpu", "float32", work=1), callback=callback,
     )
     print(seen[min(100, iterations) - 1], seen[-1], max(seen))
 """

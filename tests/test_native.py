@@ -13,7 +13,7 @@ import torch
 import deepred
 from deepred import denoisers
 from deepred.compute import native
-from deepred.engine import Engine
+from deepred.compute.engine import Engine
 from deepred.networks import SkipNetwork
 
 pytestmark = pytest.mark.skipif(native.library() is None, reason="no C++ compiler here")
@@ -160,7 +160,7 @@ def test_without_a_compiler_torch_computes(tmp_path):
     """And one line says what is lost. In a process of its own, as the library is loaded once."""
     code = (
         "import logging; logging.basicConfig(format='%(message)s')\n"
-        "from deepred.engine import pick\n"
+        "from deepred.compute.engine import pick\n"
         "print(pick('cpu').native)"
     )
     environment = {"PATH": "", "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}

@@ -10,8 +10,10 @@ import nbformat
 import papermill
 import pytest
 
-from deepred import experiments, images, notebook, reproduce
+from deepred.batch import reproduce
 from deepred.errors import InputError
+from deepred.io import images
+from deepred.paper import experiments, notebook
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NAMES = list(reproduce.NOTEBOOKS)

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from PIL import Image
 from scipy import ndimage, signal
 
-from deepred import datasets, experiments, metrics
+from deepred import metrics
 from deepred.errors import InputError
+from deepred.io import datasets
 from deepred.operators import (
     Blur,
     Composed,
@@ -26,6 +27,7 @@ from deepred.operators import (
     read_kernel,
     read_mask,
 )
+from deepred.paper import experiments
 
 ASYMMETRIC = np.random.default_rng(0).normal(0.2, 1, (4, 7))
 ODD = np.random.default_rng(1).normal(0.2, 1, (3, 5))

@@ -12,10 +12,13 @@ from skimage.data import shepp_logan_phantom
 from skimage.restoration import denoise_tv_chambolle
 from skimage.transform import iradon, radon, resize
 
-from deepred import baselines, denoisers, images, metrics, preset, red, restoration, restore
-from deepred.baselines import total_variation
+from deepred import denoisers, metrics, preset, red, restoration, restore
+from deepred.beyond import baselines
+from deepred.beyond.baselines import total_variation
+from deepred.beyond.likelihoods import Gaussian, Poisson
+from deepred.beyond.radon import Radon
 from deepred.errors import InputError
-from deepred.likelihoods import Gaussian, Poisson
+from deepred.io import images
 from deepred.operators import (
     Blur,
     Composed,
@@ -31,7 +34,6 @@ from deepred.operators import (
     read_mask,
     task_of,
 )
-from deepred.radon import Radon
 
 SIDE = 12
 SMALL = Blur.gaussian(5, 1.0)

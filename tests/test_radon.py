@@ -10,10 +10,11 @@ import pytest
 import torch
 from skimage.transform import radon
 
-from deepred import baselines, preset, red, restore
+from deepred import preset, red, restore
+from deepred.beyond import baselines
+from deepred.beyond.radon import Radon
 from deepred.errors import InputError
 from deepred.operators import Identity, Scaled, degrade
-from deepred.radon import Radon
 
 ANGLES = {
     "one": (0.0,),

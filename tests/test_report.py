@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from deepred import execution, experiments, report
-from deepred.store import Store
+from deepred.batch import report
+from deepred.paper import execution, experiments
+from deepred.paper.store import Store
 
 pytest.importorskip("websocket", reason="the browser is spoken to with websocket-client")
 import browser

@@ -1,8 +1,7 @@
-"""Selections, forecasts, and what `deepred reproduce` does where something fails."""
+"""Selections, plans, and what `deepred reproduce` does where something fails."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -15,12 +14,14 @@ import nbformat
 import pytest
 import torch
 
-from deepred import bench, cli, datasets, experiments, forecast, reproduce
+from deepred import cli
+from deepred.batch import reproduce
+from deepred.batch.runner import Outcome
 from deepred.errors import InputError
-from deepred.experiments import EXPERIMENTS, PARTS
-from deepred.runner import Outcome
-from deepred.settings import Settings
-from deepred.store import Store
+from deepred.io import datasets
+from deepred.paper import experiments
+from deepred.paper.experiments import EXPERIMENTS, PARTS
+from deepred.paper.store import Store
 
 # Selections ---------------------------------------------------------------------------------------
 
@@ -57,7 +58,7 @@ def test_every_selection_has_a_notebook():
 
 def test_committed_results_are_of_runs_that_are_planned():
     """What a plan no longer has is shown by nothing. (Its key may be of older code.)"""
-    from deepred.store import IDENTITY, read_runs
+    from deepred.paper.store import IDENTITY, read_runs
 
     for profile in ("quick", "paper"):
         runs = read_runs(Path(__file__).parent.parent / "data" / "results" / profile)
@@ -94,133 +95,27 @@ def test_a_measurement_does_not_depend_on_the_number_of_threads(kernel):
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
 
 
-# Forecasts ----------------------------------------------------------------------------------------
+# Plans --------------------------------------------------------------------------------------------
 
 
-def result_of_bench(device="cpu", side=64, seconds=0.5, **machine) -> dict:
-    """What `deepred bench --json` would print of a machine that is not this one."""
-    mode = "tf32, channels last" if device == "cuda" else "float32, 1 thread"
-    row = {"channels": 128, "side": side, "mode": mode, "seconds": seconds, "ratio": 1.0}
-    calls = [{"side": 64, "denoiser": "NLM", "seconds": 0.1, "reference": None, "ratio": None}]
-    empty = {name: [] for name in bench.SECTIONS}
-    told = {"device": device, "cpu": "a CPU", "gpu": "a GPU" * (device == "cuda"), "cores": 2}
-    return {"machine": told | machine, **empty, "iterations": [row], "denoisers": calls}
-
-
-def run_of(method="dip", channels=128, iterations=100, **changes):
-    run = next(r for r in experiments.plan("smoke", ["denoising"]) if r.method == method)
-    settings = Settings(channels=channels, iterations=iterations, runs=1, **changes)
-    from dataclasses import replace
-
-    return replace(run, settings=settings)
-
-
-def test_the_measured_network_takes_what_was_measured():
-    machine = forecast.Machine.told([result_of_bench()])
-    assert machine.workers == 2 and machine.name == "a CPU, 2 cores"
-    # 64 x 64 as in the bench: a hundred iterations of half a second, to rounding.
-    assert machine.seconds(run_of()) == pytest.approx(50, rel=1e-9)
-    assert machine.seconds(run_of(iterations=200)) == pytest.approx(100, rel=1e-9)
-    # One call of the denoiser every ten iterations comes on top.
-    assert machine.seconds(run_of("deepred")) == pytest.approx(50 + 10 * 0.1, rel=1e-9)
-    assert machine.all_of([run_of(), run_of()]) == pytest.approx(50, rel=1e-9)
-
-
-def test_a_cpu_is_as_fast_as_its_kernels():
-    rows = [
-        {"channels": 128, "height": 32, "width": 128, "threads": n, "native": 0.1 * n}
-        for n in (1, 2)
-    ]
-    result = {**result_of_bench(), "kernels": rows}
-    assert forecast.Machine.told([result]).seconds(run_of()) == pytest.approx(10, rel=1e-9)
-    assert forecast.Machine.told([result], 1).seconds(run_of()) == pytest.approx(10, rel=1e-9)
-
-
-def test_a_narrower_network_takes_its_share_of_the_work():
-    machine = forecast.Machine.told([result_of_bench()])
-    share = bench.work(64, Settings(channels=32))[0] / bench.work(64, Settings())[0]
-    assert machine.seconds(run_of(channels=32)) == pytest.approx(50 * share, rel=1e-9)
-    assert forecast.operations(run_of()) == 100 * bench.work(64, Settings())[0]
-
-
-def test_what_was_not_timed_is_unknown():
-    machine = forecast.Machine.told([result_of_bench()])
-    assert machine.seconds(run_of("deepred", denoiser="bm3d")) is None
-    assert forecast.Machine.told([{**result_of_bench(), "iterations": []}]) is None
-    assert forecast.Machine.of([result_of_bench()], "cpu") is None  # of another machine
-    noisy = next(r for r in experiments.plan("smoke", ["denoising"]) if r.method == "noisy")
-    assert machine.seconds(noisy) == 0 and forecast.operations(noisy) == 0
-
-
-def test_a_gpu_has_one_worker():
-    assert forecast.Machine.told([result_of_bench("cuda")]).workers == 1
-    assert forecast.Machine.told([result_of_bench("cuda")]).name == "a GPU"
-
-
-def test_a_cluster_is_as_fast_as_its_workers_until_it_is_not():
-    assert forecast.makespan(1000, 1, 60, 0) == pytest.approx(60_000)
-    assert forecast.makespan(1000, 64, 60, 0) == pytest.approx(16 * 60)  # 15 rounds, and a part
-    assert forecast.makespan(3, 64, 60, 0) == pytest.approx(60)
-    assert forecast.makespan(1, 1, 60, 2) == pytest.approx(62)
-    # Far fewer workers than 60 / 0.1: they are busy all the time, but for the waiting at the start.
-    assert forecast.makespan(1000, 64, 60, 0.1) == pytest.approx(16 * 60, rel=0.01)
-    # Far more: the one process that serves them is, and further workers are of no use.
-    many, more = (forecast.makespan(10_000, n, 60, 0.1) for n in (2400, 4800))
-    assert many == pytest.approx(10_000 * 0.1, rel=0.1) == more
-
-
-def test_readme_says_what_the_simulation_does():
-    root = Path(__file__).parent.parent
-    results = bench.read(root / "data" / "bench")
-    rows = {row["side"]: row["seconds"] for each in results for row in each.get("dispatch", ())}
-    told = [f"{rows[256] * 1e3:.0f} ms", f"{rows[512] * 1e3:.0f} ms"]
-    for name, seconds in [("10 s", 10), ("1 min", 60), ("10 min", 600)]:
-        cells = [name]
-        for count in (64, 256):
-            took = forecast.makespan(1000, count, seconds, rows[512])
-            cells += [forecast.told(took), f"{100_000 * seconds / count / took:.0f} %"]
-        told.append("| " + " | ".join([*cells, f"{seconds / rows[512]:,.0f} GPUs"]) + " |")
-    readme = (root / "README.md").read_text(encoding="utf-8").replace("\n", " ")
-    for text in told:
-        assert text in readme
-
-
-@pytest.mark.parametrize(
-    "seconds, told",
-    [(None, "unknown"), (0.4, "0 s"), (99, "99 s"), (100, "2 min"), (5990, "100 min"),
-     (7200, "2.0 h"), (90000, "25 h"), (86400 * 3.26, "3.3 days")],
-)  # fmt: skip
-def test_durations_read_well(seconds, told):
-    assert forecast.told(seconds) == told
-
-
-def test_a_plan_says_what_is_there_and_how_long_the_rest_takes(tmp_path, capsys):
-    (tmp_path / "gpu.json").write_text(json.dumps(result_of_bench("cuda")))
+def test_a_plan_says_what_is_there_and_what_is_to_do(tmp_path, capsys):
     command = ["run", "--profile", "smoke", "--only", "denoising", "--store", str(tmp_path / "s")]
     assert cli.main([*command, "--match", "noisy", "--device", "cpu"]) == 0
     capsys.readouterr()
-    assert cli.main([*command, "--dry-run", "--bench", str(tmp_path / "gpu.json")]) == 0
+    assert cli.main([*command, "--dry-run"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("done") for line in lines) == 1
-    assert "1 done, 5 to do, 0 cannot" in lines
-    assert "on a GPU, 1 at once" in lines[-1]
+    assert lines[-1] == "1 done, 5 to do, 0 cannot"
     assert not (tmp_path / "s" / "checkpoints").exists()  # nothing was begun
 
 
-def test_a_machine_without_figures_has_no_forecast(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(bench, "read", lambda folder: [result_of_bench()])
-    command = ["run", "--profile", "smoke", "--dry-run", "--device", "cpu"]
-    assert cli.main([*command, "--store", str(tmp_path)]) == 0
-    assert "time: unknown" in capsys.readouterr().out
-
-
-def test_a_file_that_is_no_bench_is_refused(tmp_path, capsys):
-    (tmp_path / "bad.json").write_text("[1]")
-    command = ["run", "--profile", "smoke", "--dry-run", "--bench"]
-    for name, why in [("bad.json", "not what"), ("none.json", "cannot be read")]:
-        assert cli.main([*command, str(tmp_path / name)]) == 2
-        (line,) = capsys.readouterr().err.splitlines()
-        assert name in line and why in line
+def test_a_plan_says_why_a_run_cannot_be_computed(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("DEEPRED_DATA", str(tmp_path))
+    command = ["run", "--profile", "paper", "--only", "figure3", "--dry-run"]
+    assert cli.main([*command, "--store", str(tmp_path / "s")]) == 0
+    *runs, last = capsys.readouterr().out.splitlines()
+    assert last == "0 done, 0 to do, 2 cannot"
+    assert all(line.startswith("cannot") and "set5/head" in line for line in runs)
 
 
 # Failures -----------------------------------------------------------------------------------------

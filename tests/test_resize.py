@@ -7,8 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from deepred import datasets, experiments, metrics, resize
-from deepred.images import to_array
+from deepred import metrics
+from deepred.io import datasets, resize
+from deepred.io.images import to_array
+from deepred.paper import experiments
 
 
 def picture(channels=3, height=24, width=40):

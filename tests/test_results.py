@@ -17,10 +17,11 @@ import pytest
 import torch
 from test_store import record
 
-from deepred import execution, experiments, results, runner
+from deepred.batch import results, runner
 from deepred.cli import main
 from deepred.errors import InputError
-from deepred.store import Claimed, Store, read_curves, read_runs
+from deepred.paper import execution, experiments
+from deepred.paper.store import Claimed, Store, read_curves, read_runs
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def test_a_run_is_one_process_s_at_a_time(tmp_path):
 
 def test_a_claim_ends_with_its_process(tmp_path):
     code = (
-        "import sys, time; from deepred.store import Store\n"
+        "import sys, time; from deepred.paper.store import Store\n"
         "with Store(sys.argv[1]).claim('k'): print('mine', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE)

@@ -11,7 +11,7 @@ import torch
 
 import deepred
 from deepred import red, restoration
-from deepred.engine import Engine
+from deepred.compute.engine import Engine
 from deepred.errors import DivergedError, InputError
 from deepred.networks import FreeImage, SkipNetwork
 from deepred.noise import clipped_variance

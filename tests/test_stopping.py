@@ -10,11 +10,11 @@ import pytest
 import torch
 
 import deepred
-from deepred import stopping
+from deepred.beyond import stopping
+from deepred.beyond.stopping import Discrepancy, ExponentialVariance, WindowedVariance
 from deepred.errors import InputError
 from deepred.settings import Settings
 from deepred.solver import State, iterate
-from deepred.stopping import Discrepancy, ExponentialVariance, WindowedVariance
 
 SHAPE = (1, 3, 6, 5)
 NEVER = 10**6
@@ -587,7 +587,7 @@ def test_a_checkpoint_of_another_rule_is_refused(noisy, tiny, tmp_path):
 @pytest.mark.parametrize(
     ("make", "told"),
     [
-        (WindowedVariance(), "stop must make a rule of deepred.stopping when called"),
+        (WindowedVariance(), "stop must make a rule of deepred.beyond.stopping when called"),
         (Discrepancy, "lambda: Discrepancy"),
         ("windowed-variance", "stop must make a rule"),
         (lambda: 3, "stop must make a rule"),

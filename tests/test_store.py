@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 import torch
 
-from deepred import experiments, store, studies
-from deepred.engine import Engine
+from deepred.compute.engine import Engine
 from deepred.errors import InputError
+from deepred.paper import experiments, store, studies
+from deepred.paper.store import Store, read_curves, read_runs
 from deepred.settings import Settings
-from deepred.store import Store, read_curves, read_runs
 
 
 def record(key="k1", **changes):

@@ -9,10 +9,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from deepred import tables, verify
 from deepred.errors import InputError
-from deepred.experiments import NCSR, TABLES, printed
-from deepred.store import COLUMNS
+from deepred.paper import tables, verify
+from deepred.paper.experiments import NCSR, TABLES, printed
+from deepred.paper.store import COLUMNS
 
 PAPER = Path(__file__).parent.parent / "data" / "paper.csv"
 
@@ -168,8 +168,8 @@ def test_verify_says_which_images_are_not_here(monkeypatch, tmp_path, capsys):
 
 
 def test_verify_checks_what_is_here(monkeypatch, paper_images, tmp_path, capsys):
-    from deepred import datasets
     from deepred.cli import main
+    from deepred.io import datasets
 
     load = datasets.load
 

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 import torch
 
-from deepred import store, tables
-from deepred.engine import Engine
-from deepred.experiments import NCSR, SET5, SET14, TABLE_4_QUOTED, TABLES, printed
-from deepred.store import Store, read_curves, read_runs
+from deepred.compute.engine import Engine
+from deepred.paper import store, tables
+from deepred.paper.experiments import NCSR, SET5, SET14, TABLE_4_QUOTED, TABLES, printed
+from deepred.paper.store import Store, read_curves, read_runs
 
 
 def made(table: str, setting: str, method: str, preset: str | None, values, images=None, **changes):
@@ -23,7 +23,8 @@ def made(table: str, setting: str, method: str, preset: str | None, values, imag
             "experiment": table, "task": t.task, "setting": setting, "dataset": t.dataset,
             "image": image, "method": method, "preset": preset, "seed": 0, "psnr": value,
             "psnr_y": value + (0 if t.task == "denoise" else 1), "snr": 20.0, "ssim": 0.8,
-            "seconds": 60.0, "processor_seconds": 90.0, "single_psnr": np.nan, "plain_psnr": np.nan, **changes,
+            "seconds": 60.0, "processor_seconds": 90.0, "single_psnr": np.nan, "plain_psnr": np.nan,
+            **changes,
         }
         for image, value in zip(images or t.images, values)
     ]  # fmt: skip

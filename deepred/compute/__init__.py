@@ -1,1 +1,1 @@
-"""How an iteration is computed fast on a CPU: kernels in C++, built where they run."""
+"""How an iteration is computed, not what: engine, kernels in C++, memory, the record of a run."""

@@ -64,8 +64,9 @@ def library() -> ctypes.CDLL | None:
         why = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
         logger.warning(
             "the kernels could not be compiled (%s): the network is computed by torch, two to four "
-            "times slower", why[0] if why else error,
-        )  # fmt: skip
+            "times slower",
+            why[0] if why else error,
+        )
         return None
 
 
@@ -93,8 +94,10 @@ def _built(compiler: list[str]) -> Path:
             tune = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
             subprocess.run(
                 [*compiler, *FLAGS, tune, *units, "-o", str(made)],
-                check=True, capture_output=True, text=True,
-            )  # fmt: skip
+                check=True,
+                capture_output=True,
+                text=True,
+            )
             os.replace(made, target)  # whole or not there, whoever else is at it
     return target
 

@@ -1,0 +1,1 @@
+"""Many runs: local processes, Dask, stores of results, notebooks, the report."""

@@ -1,0 +1,277 @@
+"""`report.html`: one file with the tables, the figures, the restored images and their provenance.
+
+It holds everything it shows and asks the network for nothing, which its content policy enforces.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
+from torch import Tensor
+
+from .. import __version__
+from ..io.files import replacing
+from ..io.images import read, to_array
+from ..paper import execution, experiments, tables
+from ..paper.runs import TASKS, Run, column
+from ..paper.store import Store, as_table, commit
+
+TITLES = {
+    "table1": "Table 1: settings",
+    "section41": "Section 4.1: denoising, σ = 25",
+    "table2-x4": "Table 2: super-resolution, Set5 ×4",
+    "table2-x8": "Table 2: super-resolution, Set5 ×8",
+    "table3-x4": "Table 3: super-resolution, Set14 ×4",
+    "table3-x8": "Table 3: super-resolution, Set14 ×8",
+    "table4": "Table 4: averages beside supervised methods",
+    "table5-uniform": "Table 5: deblurring, uniform kernel",
+    "table5-gaussian": "Table 5: deblurring, Gaussian kernel",
+}
+
+# Of our own studies, after the paper's.
+STUDIES = {
+    "inpainting": "Inpainting of the DIP authors' two pictures",
+    "tomography": "Tomography: Shepp and Logan's phantom from 30 views",
+    "noise": "Other noise: squares against its own likelihood, PSNR in dB",
+    "architectures": "Hourglass and Deep Decoder, PSNR in dB",
+    "denoisers": "Denoisers in DeepRED: gain over DIP in dB",
+    "deviations-denoise": "The authors' code against the paper's text: denoising, in dB",
+    "deviations-sr": "The authors' code against the paper's text: super-resolution ×4, in dB",
+    "deviations-deblur": "The authors' code against the paper's text: deblurring, in dB",
+}
+
+# Of the figures under figures/, those of the paper first.
+CAPTIONS = {
+    "figure1": "Figure 1. The denoiser's calls beside the iterations, from the clock.",
+    "figure2": "Figure 2. Super-resolution ×4 of Set14's flowers and zebra.",
+    "figure3": "Figure 3. How the algorithm behaves: loss, quality and gap over the iterations.",
+    "figure4": "Figure 4. Deblurring butterfly, uniform kernel.",
+    "figure5": "Figure 5. Deblurring parrots, uniform kernel.",
+    "figure6": "Figure 6. Deblurring leaves, uniform kernel.",
+    "overfitting_house": "Section 3.2. Must one stop in time? Quality, fit and λ on house.",
+    "denoising_quick": "Denoising in small: DIP and DeepRED over the iterations.",
+    "super_resolution_quick": "Super-resolution in small: DIP and DeepRED over the iterations.",
+    "deblurring_quick": "Deblurring in small: DIP and DeepRED over the iterations.",
+    "super_resolution_woman": "Super-resolution ×4 of woman by a narrow network.",
+    "deblurring_butterfly": "Deblurring butterfly by a narrow network.",
+    "beyond_work": "Quality over the work spent, by variants of the settings.",
+    "beyond_mean": "What the mean over several runs gives.",
+    "deviations": "What each departure of the authors' code from the paper's text changes.",
+    "deepred_weights": "Section 3.2. Quality over λ and μ.",
+    "deepred_parameters": "Section 3.2. Quality over each other parameter.",
+    "deepred_images": "Algorithm 1 at work: the network's output, x, u and f(x) − x.",
+    "deepred_steps": "Steepest descent on Eq. (8) with different steps c.",
+    "red_conditions": "Section 2.3. The conditions on a denoiser, measured.",
+    "beyond_bands": "Section 5. What DIP learns of the picture and of the noise, by frequency.",
+    "red_kinks": "Section 2.3. Where denoisers jump: kinks over the size of a change.",
+    "red_rho": "Section 2.3. What Eq. (3) measures.",
+    "red_alone": "Section 2.3. RED without a network.",
+    "red_direct": "Section 3.1. Differentiating through the denoiser, beside ADMM.",
+    "dip_film": "Section 2.2. The picture first, the noise last: DIP's output over the iterations.",
+    "dip_targets": "Section 2.2. The network's fit of a picture, of noise and of shuffled pixels.",
+    "dip_stopping": "Section 2.2. Stopping and averaging without the truth.",
+    "dip_runs": "Section 2.2. The mean of four runs, and where they differ.",
+    "problems_measured": "Section 2.1. Five degradations of one picture.",
+    "problems_tv": "Section 2.1. Undone with total variation.",
+    "problems_noise": "Section 2.1. Four kinds of noise.",
+    "problems_terms": "Section 2.1. Their minus log-likelihoods for a dark and a bright pixel.",
+    "own_inpainting": "Inpainting, live.",
+    "own_large_1": "Inpainting: a vase to be removed, by narrow networks.",
+    "own_large_2": "Inpainting: a library with gaps, by narrow networks.",
+    "own_tomography": "Tomography from 30 views, live.",
+    "own_photons": "Ten photons for a white pixel, live.",
+    "start_here": "Start here: a noisy crop restored.",
+    "start_here_curves": "Start here: quality and fit over the iterations.",
+    "blur_spectrum": "What the two blurs do to frequencies.",
+    "denoising_live": "The notebook's live part: denoising.",
+    "super_resolution_live": "The notebook's live part: super-resolution.",
+    "deblurring_live": "The notebook's live part: deblurring.",
+}
+
+SMALL = 128**2  # pixels up to which an image is shown without loss
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One measurement and what the methods made of it: a slider."""
+
+    title: str
+    width: int
+    height: int
+    names: list[str]  # of the images, the measurement and the truth last
+    images: list[str]  # data: addresses
+    left: int  # shown at first
+    right: int
+
+
+def write(
+    out: Path,
+    profile: str,
+    runs: Sequence[Run],
+    store: Store,
+    found: Mapping[str, pd.DataFrame],
+    failures: Sequence[str] = (),
+) -> Path:
+    """Write out/report.html of what `deepred reproduce` left under `out`.
+
+    Parameters
+    ----------
+    runs : what was asked for; those without a record are listed as not run.
+    found : the tables by name, in `deepred.paper.tables`' form.
+    failures : lines that say what failed.
+    """
+    reasons = [experiments.missing(run) for run in runs]
+    each = [None if why else execution.find(run, store) for run, why in zip(runs, reasons)]
+    records = [record for record in each if record is not None]
+    absent = [(run, why) for run, why, record in zip(runs, reasons, each) if record is None]
+    rows = as_table(records)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    order = [*TITLES, *(f"{name}-{profile}" for name in experiments.TABLES), *STUDIES]
+    text = environment.get_template("report.html.jinja").render(
+        profile=profile,
+        version=__version__,
+        commit=commit(),
+        machines=sorted(set(rows["gpu"].where(rows["gpu"] != "", rows["cpu"]))),
+        dates=sorted({rows["date"].min(), rows["date"].max()}) if len(rows) else [],
+        seconds=rows["seconds"].sum(),
+        asked=len(runs),
+        failures=list(failures),
+        tables=[
+            (TITLES.get(name) or STUDIES.get(name) or _small(name, profile), _cells(found[name]))
+            for name in order
+            if name in found and len(found[name])
+        ],
+        figures=list(_figures(out / "figures")),
+        comparisons=list(_comparisons(runs, each, store)),
+        absent=_grouped(absent),
+        again=_command(profile),
+        runs=[_told(record, row) for record, row in zip(records, rows.to_dict("records"))],
+    )
+    path = out / "report.html"
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path
+
+
+def _small(name: str, profile: str) -> str:
+    table = experiments.TABLES[name.removesuffix(f"-{profile}")]
+    return f"{table.source}, profile {profile}: means over its images"
+
+
+def _command(profile: str) -> str:
+    return f"deepred reproduce --profile {profile}"
+
+
+def _cells(table: pd.DataFrame) -> dict:
+    """Header and rows of a table; None is what was not run, "" is nothing."""
+    text = table.astype(object).where(table.notna(), None)
+    return {"header": list(text.columns), "rows": text.to_numpy().tolist()}
+
+
+def _figures(folder: Path) -> Iterator[tuple[str, str, str]]:
+    """(name, caption, data: address) of each figure there, in the order of the paper."""
+
+    def place(path: Path) -> tuple[int, str]:
+        known = [i for i, known in enumerate(CAPTIONS) if path.stem.startswith(known)]
+        return (max(known, default=len(CAPTIONS)), path.stem)
+
+    for path in sorted(folder.glob("*.png"), key=place):
+        name = path.stem
+        caption = CAPTIONS.get(name) or CAPTIONS.get(name.rpartition("_")[0], name)
+        yield name, caption, _address(path.read_bytes(), "png")
+
+
+def _comparisons(runs: Sequence[Run], found, store: Store) -> Iterator[Comparison]:
+    groups: dict[tuple, list[tuple[Run, dict]]] = {}
+    for run, record in zip(runs, found):
+        if record is not None and run.settings is not None:
+            what = (run.task, run.setting, run.dataset, run.image, run.crop)
+            groups.setdefault(what, []).append((run, record))
+    for members in groups.values():
+        run = members[0][0]
+        truth = run.truth()
+        y = run.measurement(truth)
+        metric = TASKS[run.task].metric
+        start = run.start(y)
+        shown = {}
+        for member, record in members:
+            label = tables.title(member.method, member.settings.denoiser)
+            label += f", {member.preset}" + (f", seed {member.seed}" if member.seed else "")
+            path = store.image(record["key"])
+            if path.exists():
+                image = read(path).image
+                shown[label] = (image, f"{label}: {metric(image, truth):.2f} dB")
+        if not shown:
+            continue
+        task = TASKS[run.task]
+        first = tables.NAMES[task.start]
+        names = [told for _, told in shown.values()]
+        names += [f"{first}: {metric(start, truth):.2f} dB", "ground truth"]
+        images = [image for image, _ in shown.values()] + [start, truth]
+        deepred = [i for i, name in enumerate(names) if name.startswith("DeepRED")]
+        what = "" if run.task == "denoise" else f", {run.setting}"
+        yield Comparison(
+            f"{run.image}: {task.title}{what}", truth.shape[3], truth.shape[2], names,
+            [_picture(image) for image in images], len(shown), (deepred or [0])[0],
+        )  # fmt: skip
+
+
+def _picture(image: Tensor) -> str:
+    """An image as a data: address; WebP with little loss where it is large."""
+    array = to_array(image)
+    buffer = io.BytesIO()
+    picture = Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
+    if array.shape[0] * array.shape[1] <= SMALL:
+        picture.save(buffer, "PNG")
+        return _address(buffer.getvalue(), "png")
+    picture.save(buffer, "WEBP", quality=92)
+    return _address(buffer.getvalue(), "webp")
+
+
+def _address(data: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _grouped(absent: Sequence[tuple[Run, str | None]]) -> list[tuple[str, list[str]]]:
+    """(experiment, titles with the reason) of what has not been run."""
+    groups: dict[str, list[str]] = {}
+    for run, reason in absent:
+        line = run.title + (f" ({reason})" if reason else "")
+        groups.setdefault(run.experiment, []).append(line)
+    return list(groups.items())
+
+
+def _told(record: dict, row: dict) -> dict:
+    """A run for the list of all: its row, and settings and provenance to be unfolded."""
+    made = {k: v for k, v in record["provenance"].items() if v != ""}
+    luma = column(record["task"]) == "psnr_y"
+    return {
+        "experiment": row["experiment"],
+        "image": f"{row['dataset']}/{row['image']}",
+        "setting": row["setting"],
+        "method": tables.NAMES[row["method"]],
+        "preset": row["preset"] or "–",
+        "seed": row["seed"],
+        "psnr": f"{row['psnr_y' if luma else 'psnr']:.2f}" + (" (Y)" if luma else ""),
+        "ssim": f"{row['ssim']:.3f}",
+        "seconds": f"{row['seconds']:.1f}",
+        "details": json.dumps(
+            {"key": record["key"], "settings": record["settings"], "made": made},
+            indent=1,
+            ensure_ascii=False,
+        ),
+    }

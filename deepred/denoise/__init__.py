@@ -1,0 +1,1 @@
+"""The denoisers themselves; `deepred.denoisers` has them by name."""

@@ -1,0 +1,246 @@
+"""Computing the runs of `deepred.paper.experiments`, each into the store once."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import denoisers, metrics
+from ..beyond import baselines
+from ..beyond import stopping as rules
+from ..compute.engine import pick
+from ..errors import DivergedError
+from ..restoration import Problem, Result, restore_all
+from ..solver import State
+from .runs import DIRECT, METRICS, Run
+from .store import Store, provenance
+from .studies import STOPPING
+
+TV_WEIGHT = 3e-5  # of tomography's baseline, the best of 1e-5, 3e-5, 1e-4 on the phantom
+
+
+def find(run: Run, store: Store) -> dict | None:
+    """A run's record, of whatever precision where the run names none; None if it is not there."""
+    found = (store.get(key) for key in run.keys(run.truth()))
+    return next((record for record in found if record is not None), None)
+
+
+def execute(
+    run: Run,
+    store: Store,
+    *,
+    device: str = "auto",
+    progress: Callable[[int, float], None] | None = None,
+) -> dict:
+    """Compute a run unless the store has it, and return its record.
+
+    `progress` is told the iterations done so far, over all of the run's restarts, and the PSNR.
+    """
+
+    def one(_: int, done: int, psnr: float) -> None:
+        if progress is not None:
+            progress(done, psnr)
+
+    (record,) = execute_all([run], store, device=device, progress=one)
+    return record
+
+
+def execute_all(
+    runs: Sequence[Run],
+    store: Store,
+    *,
+    device: str = "auto",
+    progress: Callable[[int, int, float], None] | None = None,
+    truths: Sequence[Tensor] | None = None,
+    wait: bool = True,
+) -> list[dict]:
+    """Compute runs beside each other (`deepred.restoration.restore_all`), unless the store has
+    them, and return their records.
+
+    Each is claimed meanwhile: another process on the same store waits for it.
+
+    Parameters
+    ----------
+    progress : told the number of a run, its iterations so far, and the PSNR.
+    truths : the runs' ground truths, where they are not to be read from disk.
+    wait : for runs that another process has; else they raise.
+
+    Raises
+    ------
+    Claimed
+        If another process has one, and `wait` is false.
+    DivergedError
+        Of a run that failed, when the others are in the store.
+    """
+    records: list[dict | None] = [find(run, store) if truths is None else None for run in runs]
+    todo = [i for i, record in enumerate(records) if record is None]
+    tell = progress or (lambda *_: None)
+    with ExitStack() as stack:
+        under_way = []
+        batch = sum(runs[i].settings.runs for i in todo if runs[i].method not in DIRECT)
+        for i in todo:
+            truth = runs[i].truth() if truths is None else truths[i]
+            job = _Execution(runs[i], truth, store, device, max(1, batch), partial(tell, i))
+            stack.enter_context(store.claim(runs[i].key(truth), wait=wait))
+            records[i] = store.get(job.key)  # it may have come while we waited
+            if records[i] is None:
+                under_way.append((i, job))
+        for i, job in under_way:
+            if job.run.method in DIRECT:
+                records[i] = job.direct()
+        solved = [(i, job) for i, job in under_way if job.run.method not in DIRECT]
+        failures = []
+        for engine in dict.fromkeys(job.engine for _, job in solved):
+            alike = [(i, job) for i, job in solved if job.engine == engine]
+            results = restore_all([job.problem() for _, job in alike], engine=engine)
+            for (i, job), result in zip(alike, results, strict=True):
+                if isinstance(result, DivergedError):
+                    failures.append(result)
+                else:
+                    records[i] = job.put(result)
+        if failures:
+            raise failures[0]
+    return records
+
+
+class _Execution:
+    """One run being computed: what it measures on the way, and the record of its end."""
+
+    def __init__(self, run: Run, truth: Tensor, store: Store, device: str, batch: int, tell):
+        self.run, self.truth, self.store, self.tell = run, truth, store, tell
+        self.y = run.measurement(truth)
+        self.metric = lambda image, truth: METRICS[run.task](run.finished(image, self.y), truth)
+        work = run.settings and run.settings.channels * truth.shape[2] * truth.shape[3]
+        work = None if run.method == "red" else work
+        self.engine = pick(device, run.precision, work=work)
+        if self.engine.device == "cuda":
+            self.engine = replace(self.engine, batch=batch)
+        self.key = run.key(truth, self.engine.precision)
+
+    def direct(self) -> dict:
+        started, spent = time.perf_counter(), time.process_time()
+        image = direct(self.run, self.y)
+        more = {"processor_seconds": time.process_time() - spent}
+        return self._put(image, time.perf_counter() - started, None, more)
+
+    def problem(self) -> Problem:
+        run = self.run
+        every = max(1, run.settings.iterations // 200)
+        last = run.settings.iterations
+        track = metrics.tracker(self.truth, every, last=last, metric=self.metric)
+        self._observers = _Rules(run)
+        before = time.process_time()
+
+        def measure(state: State) -> dict[str, float] | None:
+            nonlocal before
+            self._observers.update(state)
+            measured = track(state)
+            if measured is not None:
+                now = time.process_time()
+                measured["processor_seconds"] = now - before
+                before = now
+                self.tell(state.run * last + state.k, measured["psnr"])
+            return measured
+
+        return Problem(
+            self.y, run.H, run.method, settings=run.settings, sigma=run.level(self.y),
+            seed=run.seed, callback=measure, checkpoint=self.store.checkpoint(self.key),
+            likelihood=run.model if run.term == "likelihood" else None,
+        )  # fmt: skip
+
+    def put(self, result: Result) -> dict:
+        there = ~np.isnan(result.history["psnr"])
+        curve = {name: values[there] for name, values in result.history.items()}
+        top, last = np.argmax(curve["psnr"]), np.flatnonzero(curve["run"] == 0)[-1]
+        more = {
+            # Of the mean that f makes the result from, where it does.
+            "best_psnr": float(curve["psnr"][top]),
+            "best_iteration": int(curve["iteration"][top]),
+            "single_psnr": self.metric(result.images[0].cpu(), self.truth),  # the first run alone
+            "plain_psnr": float(curve["psnr_output"][last]),  # and its last output alone
+            "run_means": _run_means(result.images, self.truth, self.metric),
+            "iterations": max(result.iterations),  # fewer than the budget where it has settled
+            "stops": self._observers.told(lambda image: self.metric(image.cpu(), self.truth)),
+        }
+        spent = curve.pop("processor_seconds").sum()
+        if self.engine.device == "cpu":
+            more["processor_seconds"] = float(spent)
+        image = self.run.finished(result.image.cpu(), self.y)
+        return self._put(image, result.seconds, curve, more)
+
+    def _put(self, image: Tensor, seconds: float, curve: dict | None, more: dict) -> dict:
+        run = self.run
+        record = {
+            "key": self.key,
+            "profile": run.profile,
+            "experiment": run.experiment,
+            "task": run.task,
+            "setting": run.setting,
+            "dataset": run.dataset,
+            "image": run.image,
+            "crop": "" if run.crop is None else " ".join(map(str, run.crop)),
+            "method": run.method,
+            "preset": run.preset,
+            "seed": run.seed,
+            "iterations": run.settings.iterations if run.settings else 0,
+            "metrics": {**metrics.all_of(image, self.truth), **more},
+            "seconds": seconds,
+            "settings": run.settings.as_dict() if run.settings else {},
+            "provenance": provenance(self.engine),
+        }
+        self.store.put(record, curve, image)
+        path = self.store.folder / "checkpoints" / f"{self.key}.pt"
+        path.unlink(missing_ok=True)  # the record is what is kept
+        return record
+
+
+class _Rules:
+    """The rules of `STOPPING`, looking on at a run of that experiment; none at any other."""
+
+    def __init__(self, run: Run) -> None:
+        wanted = STOPPING if run.experiment == "stopping" else {}
+        self._rules = {n: rules.named(n, run.sigma, every=1, **o) for n, o in wanted.items()}
+        self._stopped: dict[str, int] = {}
+
+    def update(self, state: State) -> None:
+        for name, rule in self._rules.items():
+            if rule.update(state):
+                self._stopped.setdefault(name, state.k)
+
+    def told(self, metric: Callable[[Tensor], float]) -> str:
+        """By rule [iteration at which it would stop, that of its image, PSNR], JSON; null if it
+        would not. "" without rules."""
+        found = {}
+        for name, rule in self._rules.items():
+            k, image = rule.best or (None, None)
+            psnr = None if image is None else round(metric(image), 3)
+            found[name] = [self._stopped.get(name), k, psnr]
+        return json.dumps(found) if found else ""
+
+
+def _run_means(images: list[Tensor], truth: Tensor, metric) -> str:
+    """PSNR of the mean of the first one, two, ... runs, in dB with blanks between."""
+    total, found = torch.zeros_like(truth), []
+    for count, image in enumerate(images, 1):
+        total = total + image.cpu()
+        found.append(f"{metric(total / count, truth):.3f}")
+    return " ".join(found)
+
+
+def direct(run: Run, y: Tensor) -> Tensor:
+    """What the methods without a solver make of a measurement."""
+    if run.method == "tv":
+        return baselines.total_variation(y, run.H, TV_WEIGHT).clamp(0, 1)
+    if run.method == "nlm":
+        return denoisers.nlm(y, run.sigma)
+    if run.method == "cbm3d":
+        return denoisers.named("bm3d")(y, run.sigma)
+    return run.start(y)
