@@ -265,7 +265,9 @@ def averages(runs: pd.DataFrame, name: str = "fast") -> pd.DataFrame:
                 row[f"{NAMES[method]}, ours"] += f" ({ours['difference']:+.2f})"
             row[f"{NAMES[method]}, paper"] = _text(ours["paper"])
         solved = mine[(mine["method"] == "deepred") & (mine["preset"] == name)]
-        row["processor minutes an image"] = _text(solved["processor_seconds"].mean() / 60, digits=1)
+        minutes = solved["processor_seconds"].mean(skipna=False) / 60
+        whole = not np.isnan(ours["ours"])  # DeepRED's
+        row["processor minutes an image"] = _text(minutes if whole else np.nan, digits=1)
         if not long.loc[[(m, name) for m in ("red", "dip", "deepred")], "ours"].isna().all():
             rows.append(row)
     return pd.DataFrame(rows)
