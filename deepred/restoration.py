@@ -50,7 +50,7 @@ logger = logging.getLogger(__name__)
 Callback = Callable[[State], Mapping[str, float] | None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """What `restore` returns.
 
@@ -79,6 +79,11 @@ class Result:
     finished: bool | None = None
     residual: float | None = None
     noise: float | None = None
+
+    def __repr__(self) -> str:
+        size = "x".join(map(str, self.image.shape[:0:-1]))  # width x height x channels
+        runs = f"{len(self.images)} runs, " if len(self.images) > 1 else ""
+        return f"<Result of {self.method}: {size}, {runs}{self.seconds:.0f} s, {self.ending}>"
 
     @property
     def ending(self) -> str:

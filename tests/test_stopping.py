@@ -640,6 +640,9 @@ def test_a_run_ends_when_it_has_settled(noisy, tiny):
     dip = deepred.restore(noisy, method="dip", settings=s, sigma=0.1, device="cpu")
     assert dip.iterations == [250, 250] and dip.finished is None
     assert dip.ending == "ended after 250 iterations"
+    _, channels, height, width = noisy.shape
+    size = f"{width}x{height}x{channels}"
+    assert re.fullmatch(rf"<Result of dip: {size}, 2 runs, \d+ s, {dip.ending}>", repr(dip))
 
 
 def test_the_ending_says_what_is_not_finished(noisy, tiny):
