@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from . import red
+from .controller import clipped_variance
 from .errors import DivergedError, InputError
-from .noise import clipped_variance, perturbed
+from .networks import perturbed
 from .operators import holes, seen
 from .settings import Settings
 

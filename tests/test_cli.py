@@ -466,7 +466,7 @@ def test_cuda_where_there_is_none_is_refused(noisy_png, tmp_path, capsys):
 
 
 def test_too_little_memory_is_said_before_the_work(noisy_png, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("deepred.restoration.memory_available", lambda: 30_000_000)
+    monkeypatch.setattr("deepred.compute.memory.memory_available", lambda: 30_000_000)
     output = tmp_path / "out.png"
     code = call("restore", noisy_png, "-o", output, "--preset", "paper", "--device", "cpu")
     said = capsys.readouterr()

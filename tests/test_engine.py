@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import deepred
-from deepred import operators, restoration
+from deepred import networks, operators
 from deepred.compute import native
 from deepred.compute.engine import Engine, Graphed, Mixed, pick
 from deepred.errors import InputError
@@ -41,7 +41,7 @@ def solve(kind, settings, H=None, device="cpu", *, setting=None, how=None, callb
     generator = torch.Generator().manual_seed(0)
     y = torch.rand(1, 3, *(setting or (32, 32)), generator=generator).to(device)
     shape = operators.image_shape(H, y.shape[1:])
-    z, net = restoration.initialise(lambda: restoration.untrained(shape, settings), settings, 0, y)
+    z, net = networks.initialise(lambda: networks.untrained(shape, settings), settings, 0, y)
     net, z = how.prepare(net, z)
     terms = []
     with how.session(), how.lane()():  # graphs are recorded off the default stream

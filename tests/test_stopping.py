@@ -12,6 +12,7 @@ import torch
 import deepred
 from deepred.beyond import stopping
 from deepred.beyond.stopping import Discrepancy, ExponentialVariance, WindowedVariance
+from deepred.controller import Settled
 from deepred.errors import InputError
 from deepred.settings import Settings
 from deepred.solver import State, iterate
@@ -609,7 +610,7 @@ def test_red_alone_has_nothing_to_stop(noisy, tiny):
 
 
 def test_it_is_settled_when_the_fit_is_down_and_the_image_at_rest():
-    image, end = torch.zeros(1, 3, 8, 8), stopping.Settled(settle=0.1, target=1.02)
+    image, end = torch.zeros(1, 3, 8, 8), Settled(settle=0.1, target=1.02)
     looks = [  # iteration, change of the image since the last decision, residual, noise
         (100, 0.0, 0.6, 0.5, False),  # nothing to compare with
         (200, 0.01, 0.6, 0.5, False),  # the fit is above the noise

@@ -8,9 +8,10 @@ import torch
 
 import deepred
 from deepred import operators, red, restoration
+from deepred.beyond.operators import Framed
 from deepred.errors import DivergedError, InputError
 from deepred.networks import FreeImage
-from deepred.operators import Blur, Downsample, Framed, Identity
+from deepred.operators import Blur, Downsample, Identity
 from deepred.paper import plots
 from deepred.paper.trace import Trace
 from deepred.settings import Settings

@@ -254,7 +254,9 @@ def _restore(options) -> int:
 
 def _operator(options):
     """H of the task, and the row of Table 1 whose settings it takes."""
-    from ..operators import Downsample, Framed, Identity, read_kernel, read_mask
+    from ..beyond.operators import Framed
+    from ..io.kernels import read_kernel, read_mask
+    from ..operators import Downsample, Identity
 
     for task, option, value in [
         ("sr", "--scale", options.scale),
