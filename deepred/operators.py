@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import InputError, positive, real, whole
-from .settings import TASKS
+from .presets import TASKS
 
 
 @dataclass(frozen=True)

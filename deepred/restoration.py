@@ -36,7 +36,8 @@ from .operators import (
     seen,
     task_of,
 )
-from .settings import METHODS, Settings, preset
+from .presets import METHODS, preset
+from .settings import Settings
 from .solver import Likelihood, State, iterate
 
 logger = logging.getLogger(__name__)

@@ -15,8 +15,8 @@ from deepred.compute.engine import Engine, pick
 from deepred.errors import DivergedError, InputError
 from deepred.networks import SkipNetwork
 from deepred.operators import Blur, Downsample
+from deepred.presets import preset
 from deepred.restoration import Problem, restore_all
-from deepred.settings import preset
 
 SMALL = dict(channels=4, scales=2, iterations=12, denoise_every=4, check_every=5)
 

@@ -14,7 +14,7 @@ from deepred.compute.engine import Engine
 from deepred.errors import InputError
 from deepred.networks import SkipNetwork
 from deepred.paper import bench, notebook
-from deepred.settings import preset
+from deepred.presets import preset
 
 CLOCK = bench.Clock("cpu", 0.001)
 TINY = preset("paper", "denoise", "dip").replace(channels=4, scales=1, skip=0, input_channels=2)

@@ -58,13 +58,13 @@ def noisy_png(tmp_path) -> Path:
 @pytest.fixture
 def small_network(monkeypatch):
     """`deepred restore` in this process with a network that takes milliseconds."""
-    original = deepred.settings.preset
+    original = deepred.presets.preset
 
     def small(*arguments, **options):
         made = original(*arguments, **options)
         return made.replace(channels=4, scales=2, input_channels=4, runs=2)
 
-    monkeypatch.setattr(deepred.settings, "preset", small)
+    monkeypatch.setattr(deepred.presets, "preset", small)
 
 
 def run(*arguments) -> subprocess.CompletedProcess:
@@ -496,18 +496,18 @@ INTERRUPTED = """
 import signal, sys
 from pathlib import Path
 import torch
-from deepred import cli, settings
+from deepred import cli, presets
 from deepred.batch import progress
 
 torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)
-preset = settings.preset
+preset = presets.preset
 
 def small(*arguments, **options):
     made = preset(*arguments, **options)
     return made.replace(channels=4, scales=2, input_channels=4, runs=2)
 
-settings.preset = small
+presets.preset = small
 reach = progress.Progress.reach
 
 def stop(self, done, note=""):

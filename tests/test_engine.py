@@ -15,7 +15,7 @@ from deepred.compute.engine import Engine, Graphed, Mixed, pick
 from deepred.errors import InputError
 from deepred.networks import SkipNetwork
 from deepred.operators import Blur, Downsample, Identity
-from deepred.settings import preset
+from deepred.presets import preset
 from deepred.solver import ADMM, iterate
 
 DEVICES = [

@@ -185,7 +185,7 @@ def test_the_default_settings_are_those_of_the_operators_task(noisy, monkeypatch
 
     def watched(*arguments, **options):
         asked.append(arguments[:3])
-        made = deepred.settings.preset(*arguments, **options)
+        made = deepred.presets.preset(*arguments, **options)
         return made.replace(channels=2, scales=1, input_channels=2, iterations=1, runs=1)
 
     monkeypatch.setattr(restoration, "preset", watched)

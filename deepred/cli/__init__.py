@@ -13,7 +13,7 @@ from pathlib import Path
 
 from .. import __version__
 from ..errors import DivergedError, InputError
-from ..settings import METHODS, PRESETS
+from ..presets import METHODS, PRESETS
 
 KERNELS = ("uniform9", "gauss25")
 TASKS = ("denoise", "sr", "deblur", "inpaint")
@@ -301,7 +301,7 @@ def _check_kernel(options, H, y) -> None:
 
 def _settings(options, setting: str | None, sigma: float | None):
     """Those of the preset, with what the options change."""
-    from ..settings import preset
+    from ..presets import preset
 
     settings = preset(
         options.preset, options.task, options.method, setting,

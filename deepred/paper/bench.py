@@ -34,7 +34,8 @@ from ..errors import InputError
 from ..io import datasets
 from ..networks import initialise, untrained
 from ..operators import Blur, Downsample, Identity, degrade
-from ..settings import SETTINGS, Settings, preset
+from ..presets import SETTINGS, preset
+from ..settings import Settings
 from . import studies
 from .store import provenance
 

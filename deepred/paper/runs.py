@@ -20,7 +20,8 @@ from ..compute.engine import PRECISIONS, Engine, pick
 from ..errors import InputError
 from ..io import datasets, resize
 from ..operators import Blur, Downsample, Identity, Inpaint, degrade
-from ..settings import Settings, preset
+from ..presets import preset
+from ..settings import Settings
 from ..solver import version
 
 
@@ -229,7 +230,7 @@ def make(
 ):
     """A run by its preset's name, with `changes` of the settings.
 
-    `small` is whether it is the preset for crops (`deepred.settings.preset`): of a crop unless
+    `small` is whether it is the preset for crops (`deepred.presets.preset`): of a crop unless
     given.
     """
     small = crop is not None if small is None else small
