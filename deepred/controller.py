@@ -1,4 +1,4 @@
-"""What happens as the fit comes down to the noise: its level where y was clipped, and the end."""
+"""What follows as the fit comes down to the noise: larger weights, and the end of a run."""
 
 from __future__ import annotations
 
@@ -7,6 +7,56 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+from .operators import holes
+from .settings import Settings
+
+
+class Controller:
+    """lam and mu over the iterations, and the noise level by which they grow: any sigma and H.
+
+    The noise alone leaves a residual of mean square sigma^2, or less where clipping cut it; once
+    the fit is there, lam and mu grow (settings.growth), by the authors' rule. Theirs tests PSNR of
+    T(z) against y, 20 dB at first, which is a residual of 1.02 sigma at sigma = 25.
+    """
+
+    CARRIED = ("lam", "mu", "threshold", "noise")
+
+    def __init__(self, settings: Settings, y: Tensor, H, sigma: float | None, likelihood) -> None:
+        self.settings, self.y, self._sigma = settings, y, sigma
+        self._deviation = getattr(likelihood, "deviation", None)
+        self.lam, self.mu = y.new_tensor(settings.lam), y.new_tensor(settings.mu)
+        # The noise's mean square over all of y, of which an Inpaint leaves some without any.
+        hole = holes(H)
+        self.seen, self._mask = (1.0, 1.0) if hole is None else (hole.seen, hole.mask(y))
+        self.noise = y.new_tensor((sigma or 0.0) ** 2) * self.seen
+        known = settings.growth and self._deviation is None
+        self._clipped = clipped_variance(sigma, y) if known and settings.clipped else None
+        # The fit at which it acts, in dB above that of the noise alone.
+        self.threshold = y.new_tensor(-20 * math.log10(settings.residual_target))
+
+    def update(self, residual: Tensor, begins_interval: bool) -> None:
+        """Let lam and mu grow where the residual H T(z) - y is down at the noise.
+
+        Without branches, so that the device need not be waited for.
+        """
+        s = self.settings
+        if not s.growth:
+            return
+        if self._deviation is not None:
+            self.noise = (self._deviation(self.y + residual).square() * self._mask).mean()
+        elif self._clipped is not None and begins_interval:  # it changes slowly
+            self.noise = (self._clipped(self.y + residual) * self._mask).mean()
+        fit = 10 * torch.log10(self.noise / residual.square().mean())
+        reached = (fit > self.threshold).to(fit.dtype)
+        self.lam = self.lam + reached * (s.growth * s.lam)
+        self.mu = self.mu + reached * (s.growth * s.mu)
+        self.threshold = self.threshold + reached * s.growth_db
+
+    def level(self) -> float | None:
+        """The noise level over what is seen of y, where it is known. Waits for the device."""
+        known = self._sigma or (self.settings.growth and self._deviation is not None)
+        return math.sqrt(self.noise.item() / self.seen) if known else None
 
 
 def clipped_variance(sigma: float, like: Tensor, points: int = 1025) -> Callable[[Tensor], Tensor]:

@@ -25,6 +25,7 @@ from .compute.checkpoint import Checkpoint, fingerprint
 from .compute.engine import Engine, pick
 from .compute.history import History, joined
 from .compute.memory import check_memory, memory_needed, trim
+from .compute.rollback import fit, iterate
 from .controller import Settled
 from .errors import DivergedError, InputError, real, whole
 from .networks import initialise, untrained
@@ -38,7 +39,7 @@ from .operators import (
 )
 from .presets import METHODS, preset
 from .settings import Settings
-from .solver import Likelihood, State, iterate
+from .solver import Likelihood, State
 
 logger = logging.getLogger(__name__)
 
@@ -460,7 +461,7 @@ class _Job:
                 self._tell(replace(state, run=r))
                 stopped = rule is not None and rule.update(state)
                 if state.k % s.check_every == 0:
-                    end.update(state.k, state.estimate, *solver.fit())
+                    end.update(state.k, state.estimate, *fit(solver))
                 if state.k % 100 == 0:
                     trim()
                 if good is not latest:  # now that its row is there: a callback may be interrupted
@@ -472,7 +473,7 @@ class _Job:
                 if stopped or end.done:
                     break
         k, image = rule.best if stopped else (solver.k, solver.estimate)
-        residual, noise = solver.fit()
+        residual, noise = fit(solver)
         finished = None
         if s.mu > 0 and None not in (residual, noise) and not stopped:
             reached = end.reached or residual <= s.residual_target * noise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from operator import attrgetter
 
 import pytest
 import torch
@@ -12,11 +13,12 @@ import deepred
 from deepred import networks, operators
 from deepred.compute import native
 from deepred.compute.engine import Engine, Graphed, Mixed, pick
+from deepred.compute.rollback import iterate
 from deepred.errors import InputError
 from deepred.networks import SkipNetwork
 from deepred.operators import Blur, Downsample, Identity
 from deepred.presets import preset
-from deepred.solver import ADMM, iterate
+from deepred.solver import ADMM
 
 DEVICES = [
     "cpu",
@@ -94,7 +96,7 @@ def test_recorded_memory_is_not_replaced(device):
 
     def note(solver, state):
         if solver._replays:
-            tensors = [getattr(solver, name) for name in Graphed._FIXED if name != "window"]
+            tensors = [attrgetter(name)(solver) for name in Graphed._FIXED if name != "window"]
             places.append([t.data_ptr() for t in tensors])
 
     settings = preset("fast").replace(**SMALL)

@@ -12,12 +12,13 @@ import torch
 import deepred
 from deepred import networks, red
 from deepred.compute.engine import Engine
+from deepred.compute.rollback import iterate
 from deepred.controller import clipped_variance
 from deepred.errors import DivergedError, InputError
 from deepred.networks import FreeImage, SkipNetwork
 from deepred.operators import Downsample, Identity
 from deepred.settings import Settings
-from deepred.solver import ADMM, iterate
+from deepred.solver import ADMM
 
 SIDE = 6
 PIXELS = SIDE * SIDE
@@ -280,12 +281,12 @@ def test_the_controller_holds_the_residual_near_the_noise(noisy, tiny):
     lam, threshold = 0.5, 20.0
     fits = torch.tensor([19.9, 19.999, 20.005, 20.005, 20.02, 21.0, 19.0])
     for fit in fits:
-        solver._residual = torch.full_like(noisy, 10 ** (-fit.item() / 20))
-        solver._control(False)
+        residual = torch.full_like(noisy, 10 ** (-fit.item() / 20))
+        solver.control.update(residual, False)
         if fit > threshold:
             lam, threshold = lam + 0.03, threshold + 0.01
-        assert solver.lam.item() == pytest.approx(lam, abs=1e-6)
-        assert solver.mu.item() == pytest.approx(lam, abs=1e-6)
+        assert solver.control.lam.item() == pytest.approx(lam, abs=1e-6)
+        assert solver.control.mu.item() == pytest.approx(lam, abs=1e-6)
 
 
 def test_the_controller_is_the_same_for_any_noise_level():
@@ -298,9 +299,9 @@ def test_the_controller_is_the_same_for_any_noise_level():
             Settings(growth=0.06, input_noise=0.0), sigma=sigma,
         )  # fmt: skip
         for factor in (1.1, 1.0, 1.0, 0.5):
-            solver._residual = torch.full_like(y, factor * sigma)
-            solver._control(False)
-        grown.append(solver.lam.item())
+            residual = torch.full_like(y, factor * sigma)
+            solver.control.update(residual, False)
+        grown.append(solver.control.lam.item())
     assert grown == [pytest.approx(0.5 * (1 + 3 * 0.06))] * 3
 
 

@@ -12,10 +12,11 @@ import torch
 import deepred
 from deepred.beyond import stopping
 from deepred.beyond.stopping import Discrepancy, ExponentialVariance, WindowedVariance
+from deepred.compute.rollback import iterate
 from deepred.controller import Settled
 from deepred.errors import InputError
 from deepred.settings import Settings
-from deepred.solver import State, iterate
+from deepred.solver import State
 
 SHAPE = (1, 3, 6, 5)
 NEVER = 10**6
@@ -379,7 +380,7 @@ def test_with_the_return_of_the_driver():
     outputs[35:40] = math.nan
     rules = [WindowedVariance(5, NEVER), ExponentialVariance(0.4, NEVER)]
     iterations = []
-    for s, _ in iterate(Collapsing(outputs)):
+    for s, _ in iterate(Collapsing(outputs), Collapsing.trouble):
         iterations.append(s.k)
         for rule in rules:
             assert not rule.update(s)

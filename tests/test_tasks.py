@@ -9,13 +9,14 @@ import torch
 import deepred
 from deepred import operators, red, restoration
 from deepred.beyond.operators import Framed
+from deepred.compute.rollback import iterate
 from deepred.errors import DivergedError, InputError
 from deepred.networks import FreeImage
 from deepred.operators import Blur, Downsample, Identity
 from deepred.paper import plots
 from deepred.paper.trace import Trace
 from deepred.settings import Settings
-from deepred.solver import ADMM, iterate
+from deepred.solver import ADMM
 
 SIDE = 6
 BLUR = Blur.of(np.array([[0.1, 0.2, 0.1], [0.1, 0.3, 0.2]]))
