@@ -3,8 +3,9 @@
 __version__ = "0.1.0"
 
 from .errors import DivergedError, InputError
+from .presets import preset
 from .restoration import Problem, Result, restore, restore_all
-from .settings import Settings, preset
+from .settings import Settings
 
 __all__ = [
     "DivergedError", "InputError", "Problem", "Result", "Settings", "preset", "restore",

@@ -8,12 +8,13 @@ The hourglass is written from the description in Ulyanov, Vedaldi and Lempitsky,
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from .errors import InputError, whole
+from .settings import Settings
 
 
 class Convolution(nn.Conv2d):
@@ -213,3 +214,47 @@ def padded(side: int, scales: int) -> int:
 def parameter_count(network: nn.Module) -> int:
     """Number of trainable parameters."""
     return sum(p.numel() for p in network.parameters() if p.requires_grad)
+
+
+def perturbed(z: Tensor, scale: float, generator: torch.Generator) -> Tensor:
+    """z + scale n, n standard normal from `generator`: the fresh noise on the network's input."""
+    n = torch.randn(z.shape, generator=generator, device=z.device, dtype=z.dtype)
+    return z + scale * n
+
+
+def untrained(shape: tuple[int, int, int], settings: Settings) -> nn.Module:
+    """The settings' network for an image of `shape` (C, H, W)."""
+    if settings.network == "decoder":
+        return DeepDecoder(
+            shape[1:], outputs=shape[0], channels=settings.channels, layers=settings.scales
+        )
+    return SkipNetwork(
+        shape[1:],
+        inputs=settings.input_channels,
+        outputs=shape[0],
+        channels=settings.channels,
+        scales=settings.scales,
+        skip=settings.skip,
+    )
+
+
+def initialise(
+    make_network: Callable[[], nn.Module], settings: Settings, seed: int, y: Tensor
+) -> tuple[Tensor, nn.Module]:
+    """z and a network with random theta, both from `seed`, on y's device and in its precision.
+
+    The global random state is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # the CPU's alone: CUDA's stays as it was
+        net = make_network()
+        if not hasattr(net, "input_shape"):
+            raise InputError(
+                "a network of your own needs an attribute input_shape, the shape of its z"
+            )
+        z = torch.empty(net.input_shape)
+        if settings.input_distribution == "gaussian":
+            z.normal_(0, settings.input_scale)
+        else:
+            z.uniform_(0, settings.input_scale)
+    return z.to(y), net.to(y)

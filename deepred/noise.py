@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from scipy.fft import dctn  # scikit-image brings SciPy
 from torch import Tensor
 
@@ -157,40 +155,3 @@ def _jpeg(planes: np.ndarray) -> bool:
         return (np.abs(dctn(blocks, axes=(2, 3), norm="ortho")[..., fine]) < 0.5 / 255).mean()
 
     return bool(zeros(0) > 1.35 * (zeros(4) + 0.01))
-
-
-def perturbed(z: Tensor, scale: float, generator: torch.Generator) -> Tensor:
-    """z + scale n, n standard normal from `generator`: the fresh noise on the network's input."""
-    n = torch.randn(z.shape, generator=generator, device=z.device, dtype=z.dtype)
-    return z + scale * n
-
-
-def clipped_variance(sigma: float, like: Tensor, points: int = 1025) -> Callable[[Tensor], Tensor]:
-    """The variance of clip(x + sigma n, 0, 1), n standard normal, as a function of its mean.
-
-    A network fitted to clipped measurements tends to their mean, not to x: near black the mean of
-    clip(sigma n) is .4 sigma and the variance a third of sigma^2. Means beyond those of black and
-    white count as black and white. By table, linear between `points` values of x; a plain
-    interpolation on the device of `like`.
-    """
-    x = torch.linspace(0, 1, points, dtype=torch.float64)
-    a, b = -x / sigma, (1 - x) / sigma  # the noise is clipped to 0 where n < a, to 1 where n > b
-    below, above = torch.special.ndtr(a), torch.special.ndtr(-b)
-    density_a, density_b = (torch.exp(-0.5 * t * t) / math.sqrt(2 * math.pi) for t in (a, b))
-    inside = 1 - below - above
-    mean = x * inside + sigma * (density_a - density_b) + above
-    square = (
-        x**2 * inside
-        + 2 * x * sigma * (density_a - density_b)
-        + sigma**2 * (inside + a * density_a - b * density_b)
-        + above
-    )
-    mean, variance = mean.to(like), (square - mean**2).to(like)
-
-    def variance_at(m: Tensor) -> Tensor:
-        right = torch.searchsorted(mean, m.contiguous()).clamp(1, points - 1)
-        left = right - 1
-        share = ((m - mean[left]) / (mean[right] - mean[left])).clamp(0, 1)
-        return torch.lerp(variance[left], variance[right], share)
-
-    return variance_at

@@ -13,9 +13,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import ClassVar
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -23,10 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import InputError, positive, real, whole
-from .io.images import read
-from .settings import TASKS
-
-KERNELS = ("uniform9", "gauss25")
+from .presets import TASKS
 
 
 @dataclass(frozen=True)
@@ -34,6 +29,7 @@ class Identity:
     """H = I: denoising (Section 2.1)."""
 
     task: ClassVar = "denoise"
+    keeps_range: ClassVar = True  # an image in [0, 1] measures as about [0, 1]
 
     def __call__(self, x: Tensor) -> Tensor:
         return x
@@ -65,6 +61,7 @@ class Blur:
     """
 
     task: ClassVar = "deblur"
+    keeps_range: ClassVar = True
 
     kernel: tuple[tuple[float, ...], ...]
     method: str = "auto"
@@ -150,58 +147,6 @@ class Blur:
 
 
 @dataclass(frozen=True)
-class Framed:
-    """A blur seen through a frame: the scene goes on beyond the border, as in any photograph.
-
-    The unknown image is larger than the measurement by `top` + `bottom` rows and `left` + `right`
-    columns, as many as the kernel reaches, so that nothing is wrapped around into what is seen.
-    """
-
-    task: ClassVar = "deblur"
-
-    blur: Blur
-    top: int
-    bottom: int
-    left: int
-    right: int
-
-    @classmethod
-    def of(cls, blur: Blur) -> Framed:
-        """The frame that a kernel needs."""
-        h, w = len(blur.kernel), len(blur.kernel[0])
-        return cls(blur, h - 1 - h // 2, h // 2, w - 1 - w // 2, w // 2)
-
-    def image_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        """(C, H, W) of the image, of a measurement's."""
-        channels, height, width = shape
-        return channels, height + self.top + self.bottom, width + self.left + self.right
-
-    def crop(self, x: Tensor) -> Tensor:
-        """The part of an image that is seen; InputError if the frame leaves nothing of it."""
-        bottom, right = x.shape[2] - self.bottom, x.shape[3] - self.right
-        if bottom <= self.top or right <= self.left:
-            raise InputError(
-                f"an image of {x.shape[3]}x{x.shape[2]} is all frame: it must be larger than "
-                f"{self.left + self.right}x{self.top + self.bottom}"
-            )
-        return x[..., self.top : bottom, self.left : right]
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return self.crop(self.blur(x))
-
-    def adjoint(self, y: Tensor) -> Tensor:
-        return self.blur.adjoint(self._padded(y))
-
-    def whitener(self, eps: float) -> Callable[[Tensor], Tensor]:
-        """`Blur.whitener`, of the residual with zeros around it."""
-        whiten = self.blur.whitener(eps)
-        return lambda residual: whiten(self._padded(residual))
-
-    def _padded(self, y: Tensor) -> Tensor:
-        return F.pad(y, (self.left, self.right, self.top, self.bottom))
-
-
-@dataclass(frozen=True)
 class Downsample:
     """Every side divided by an integer factor with a Lanczos-2 window: super-resolution.
 
@@ -218,6 +163,7 @@ class Downsample:
     """
 
     task: ClassVar = "sr"
+    keeps_range: ClassVar = True
 
     factor: int
 
@@ -273,7 +219,8 @@ class Inpaint:
     """The identity with missing rows: inpainting (Section 2.1). Missing pixels measure as 0.
 
     The rows stay in their places, so that y is an image that one can look at: H is a projection,
-    its own adjoint. Make one with `Inpaint.of`, `Inpaint.random` or `read_mask`.
+    its own adjoint. Make one with `Inpaint.of`, `Inpaint.random` or
+    `deepred.io.kernels.read_mask`.
 
     Parameters
     ----------
@@ -287,6 +234,7 @@ class Inpaint:
     """
 
     task: ClassVar = "inpaint"
+    keeps_range: ClassVar = True
 
     bits: bytes
     shape: tuple[int, int, int]
@@ -326,6 +274,10 @@ class Inpaint:
         return cls.of(np.random.default_rng(whole("seed", seed, 0)).random(shape) < share)
 
     @property
+    def holes(self) -> Inpaint:
+        return self
+
+    @property
     def seen(self) -> float:
         """The share of pixels that are seen."""
         return float(_mask(self.bits, self.shape, torch.float64, torch.device("cpu")).mean())
@@ -346,82 +298,6 @@ class Inpaint:
 
     def adjoint(self, y: Tensor) -> Tensor:
         return self(y)
-
-
-@dataclass(frozen=True)
-class Composed:
-    """y = outer(inner(x)): first one degradation, then another.
-
-    Each is what `adapted` takes: an operator, any callable, a physics object of deepinv. There is
-    an `adjoint` where both have one (of a physics that is not linear, one that says so).
-    """
-
-    outer: Callable[[Tensor], Tensor]
-    inner: Callable[[Tensor], Tensor]
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "outer", adapted(self.outer))
-        object.__setattr__(self, "inner", adapted(self.inner))
-
-    @property
-    def task(self) -> str:
-        return task_of(self.outer)
-
-    def image_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        """(C, H, W) of the image, of a measurement's."""
-        return image_shape(self.inner, image_shape(self.outer, shape))
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return self.outer(self.inner(x))
-
-    @property
-    def adjoint(self) -> Callable[[Tensor], Tensor]:
-        first, then = self.outer.adjoint, self.inner.adjoint
-        return lambda y: then(first(y))
-
-
-@dataclass(frozen=True)
-class Scaled:
-    """y = factor * operator(x), so that ||H|| is about 1, say, or in another unit.
-
-    The operator is what `adapted` takes; there is an `adjoint` and a `whitener` where it has one.
-
-    Raises
-    ------
-    InputError
-        If the factor is 0 or not finite.
-    """
-
-    operator: Callable[[Tensor], Tensor]
-    factor: float
-
-    def __post_init__(self) -> None:
-        factor = real(self.factor)
-        if not math.isfinite(factor) or not factor:
-            raise InputError(f"factor must be a finite number other than 0, got {self.factor!r}")
-        object.__setattr__(self, "factor", factor)
-        object.__setattr__(self, "operator", adapted(self.operator))
-
-    @property
-    def task(self) -> str:
-        return task_of(self.operator)
-
-    @property
-    def whitener(self) -> Callable[[float], Callable[[Tensor], Tensor]]:
-        """The operator's, where it has one: as its mean is 1, the unit has no part in it."""
-        return self.operator.whitener
-
-    def image_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        """(C, H, W) of the image, of a measurement's."""
-        return image_shape(self.operator, shape)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return self.factor * self.operator(x)
-
-    @property
-    def adjoint(self) -> Callable[[Tensor], Tensor]:
-        back = self.operator.adjoint
-        return lambda y: self.factor * back(y)
 
 
 @dataclass(frozen=True)
@@ -489,12 +365,8 @@ def task_of(H: Callable[[Tensor], Tensor]) -> str:
 
 def holes(H: Callable[[Tensor], Tensor]) -> Inpaint | None:
     """The `Inpaint` that a measurement is seen through, scaled or after others; None without."""
-    while isinstance(H, Composed | Scaled):
-        if isinstance(H, Scaled):
-            H = H.operator
-        else:
-            H = H.inner if isinstance(H.outer, Identity) else H.outer
-    return H if isinstance(H, Inpaint) else None
+    told = getattr(H, "holes", None)
+    return told if isinstance(told, Inpaint) else None
 
 
 def seen(y: Tensor, H: Callable[[Tensor], Tensor]) -> Tensor:
@@ -507,93 +379,6 @@ def image_shape(H: Callable[[Tensor], Tensor], shape: tuple[int, int, int]) -> t
     """(C, H, W) of the image whose measurement has a shape (C, h, w); the same unless H tells."""
     tell = getattr(H, "image_shape", None)
     return tuple(shape if tell is None else tell(tuple(shape)))
-
-
-def read_mask(path: str | Path) -> Inpaint:
-    """The mask of a file: an image, white where a pixel is seen, or a .npy of zeros and ones.
-
-    An image is cut at half its range. One whose channels differ is a mask of each channel, as is an
-    array (C, H, W) or (H, W, 3).
-
-    Raises
-    ------
-    InputError
-        If there is no such file, or it holds no mask.
-    """
-    path = Path(path)
-    if path.suffix.lower() == ".npy":
-        try:
-            mask = np.load(path, allow_pickle=False)
-            if mask.ndim == 3 and mask.shape[2] in (1, 3) and mask.shape[0] not in (1, 3):
-                mask = mask.transpose(2, 0, 1)
-            return Inpaint.of(mask)
-        except (OSError, ValueError, EOFError, AttributeError) as error:
-            told = (
-                str(error) if isinstance(error, InputError) else "holds no array of zeros and ones"
-            )
-            raise InputError(f"mask {path}: {told}") from None
-    mask = read(path, smallest=1).image[0] > 0.5
-    if (mask == mask[:1]).all():
-        mask = mask[0]
-    if not mask.any():
-        raise InputError(
-            f"mask {path}: must leave something to see, and nothing is above half its range: "
-            "paint white what is seen"
-        )
-    return Inpaint.of(mask.numpy())
-
-
-def read_kernel(name: str | Path) -> Blur:
-    """The blur of a name in `KERNELS`, or of a file: an image, .npy, .npz, .txt or .csv.
-
-    A kernel from a file is scaled to sum 1, so that it leaves the brightness as it is.
-
-    Raises
-    ------
-    InputError
-        If there is no such name or file, or the file holds no kernel (h, w) of numbers with a sum
-        above 0.
-    """
-    if name == "uniform9":
-        return Blur.uniform()
-    if name == "gauss25":
-        return Blur.gaussian()
-    path = Path(name)
-    try:
-        exists = bool(str(name)) and path.exists()
-    except OSError:  # a name too long, a folder that may not be read
-        exists = False
-    if not exists:
-        raise InputError(f"kernel {name}: no such file, and known are {', '.join(KERNELS)}")
-    try:
-        suffix = path.suffix.lower()
-        if suffix in (".npy", ".npz"):
-            loaded = np.load(path, allow_pickle=False)
-            array = loaded if isinstance(loaded, np.ndarray) else loaded[loaded.files[0]]
-            if np.iscomplexobj(array):
-                raise ValueError("complex")
-        elif suffix in (".txt", ".csv"):
-            comma = "," if suffix == ".csv" else None
-            text = path.read_text(encoding="utf-8-sig")  # Excel begins with a mark
-            lines = [line.strip() for line in text.splitlines() if line.strip()]
-            array = np.array([line.split(comma) for line in lines if not line.startswith("#")])
-        else:
-            array = read(path, smallest=1).image[0].mean(0).double().numpy()
-        array = np.asarray(array, dtype=float)
-    except (OSError, ValueError, TypeError, IndexError, EOFError, BadZipFile) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(
-            f"kernel {name}: not a table of numbers; give an image, .npy, .txt or .csv"
-        ) from None
-    with np.errstate(over="ignore"):
-        total = array.sum()
-    if array.ndim != 2 or not np.isfinite(array).all() or not 1e-12 < total < np.inf:
-        raise InputError(
-            f"kernel {name}: needs a table (h, w) of finite numbers with a sum above 0, "
-            f"got shape {array.shape} with sum {total:.3g}"
-        )
-    return Blur.of(array / total)
 
 
 def degrade(

@@ -148,3 +148,19 @@ def _conjugate_gradients(A, b: Tensor, x: Tensor, steps: int, tolerance: float) 
         rr, before = torch.sum(r * r), rr
         p = r + (rr / before) * p
     return x
+
+
+def boosted(
+    f: Callable[[Tensor, float], Tensor], sigma: float, share: float, H, y: Tensor
+) -> Denoise:
+    """x -> f(x), or f(x + a H^T(y - Hx)) for a share a above 0, without gradients.
+
+    The latter is the boosting of Romano and Elad (SIIMS 2015): what x has lost is given back, with
+    a share a of the noise, and f takes the noise out again.
+    """
+
+    @torch.no_grad()
+    def denoise(x: Tensor) -> Tensor:
+        return f(x + share * H.adjoint(y - H(x)) if share else x, sigma)
+
+    return denoise

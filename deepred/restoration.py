@@ -6,8 +6,6 @@ keeps the history and checkpoints.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import time
 from collections import deque
@@ -15,39 +13,48 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from . import __version__, denoisers, red
-from .beyond.stopping import Rule, Settled
 from .compute import native
+from .compute.checkpoint import Checkpoint, fingerprint
 from .compute.engine import Engine, pick
 from .compute.history import History, joined
-from .compute.memory import memory_available, trim
+from .compute.memory import check_memory, memory_needed, trim
+from .compute.rollback import fit, iterate
+from .controller import Settled
 from .errors import DivergedError, InputError, real, whole
-from .io.files import Checkpoint
-from .networks import DeepDecoder, SkipNetwork, padded
+from .networks import initialise, untrained
 from .noise import estimate
 from .operators import (
-    Blur,
-    Downsample,
-    Framed,
-    Identity,
-    Inpaint,
     adapted,
     holes,
     image_shape,
     seen,
     task_of,
 )
-from .settings import METHODS, Settings, preset
-from .solver import VERSION, Likelihood, State, iterate
+from .presets import METHODS, preset
+from .settings import Settings
+from .solver import Likelihood, State
 
 logger = logging.getLogger(__name__)
 
 Callback = Callable[[State], Mapping[str, float] | None]
+
+
+@runtime_checkable
+class Rule(Protocol):
+    """When a run is to end, without the truth; `deepred.beyond.stopping` has some."""
+
+    @property
+    def best(self) -> tuple[int, Tensor] | None: ...
+    def update(self, state: State) -> bool: ...
+    def state_dict(self) -> dict: ...
+    def load_state_dict(self, saved: dict) -> None: ...
 
 
 @dataclass(frozen=True, repr=False)
@@ -292,7 +299,7 @@ class _Job:
         settings, method, likelihood = problem.settings, problem.method, problem.likelihood
         self.H = H = adapted(problem.H)
         y = check_measurement(problem.y, H)
-        ours = isinstance(H, Identity | Blur | Framed | Downsample | Inpaint)
+        ours = getattr(H, "keeps_range", False)
         if ours and likelihood is None and not -5 < y.min() <= y.max() < 10:
             raise InputError(
                 f"y must be about in [0, 1], got values from {y.min():.3g} to {y.max():.3g}: "
@@ -395,7 +402,7 @@ class _Job:
                 made = "" if p.network is None else repr(p.network())
             identity = fingerprint(
                 self.y, self.H, p.method, self.denoiser_name, s, self.sigma, p.seed, self.shape,
-                engine, made, p.likelihood, p.stop and p.stop(),
+                engine, made, p.likelihood, p.stop and p.stop(), __version__,
             )  # fmt: skip
         self.store = Checkpoint(p.checkpoint, identity, p.checkpoint_seconds)
         saved = self.store.load(engine.device) or {}
@@ -459,7 +466,7 @@ class _Job:
                 self._tell(replace(state, run=r))
                 stopped = rule is not None and rule.update(state)
                 if state.k % s.check_every == 0:
-                    end.update(state.k, state.estimate, *solver.fit())
+                    end.update(state.k, state.estimate, *fit(solver))
                 if state.k % 100 == 0:
                     trim()
                 if good is not latest:  # now that its row is there: a callback may be interrupted
@@ -471,7 +478,7 @@ class _Job:
                 if stopped or end.done:
                     break
         k, image = rule.best if stopped else (solver.k, solver.estimate)
-        residual, noise = solver.fit()
+        residual, noise = fit(solver)
         finished = None
         if s.mu > 0 and None not in (residual, noise) and not stopped:
             reached = end.reached or residual <= s.residual_target * noise
@@ -568,44 +575,6 @@ def _listed(iterations: list[int]) -> str:
     return ", ".join(map(str, dict.fromkeys(iterations)))
 
 
-def initialise(
-    make_network: Callable[[], nn.Module], settings: Settings, seed: int, y: Tensor
-) -> tuple[Tensor, nn.Module]:
-    """z and a network with random theta, both from `seed`, on y's device and in its precision.
-
-    The global random state is left as it was.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # the CPU's alone: CUDA's stays as it was
-        net = make_network()
-        if not hasattr(net, "input_shape"):
-            raise InputError(
-                "a network of your own needs an attribute input_shape, the shape of its z"
-            )
-        z = torch.empty(net.input_shape)
-        if settings.input_distribution == "gaussian":
-            z.normal_(0, settings.input_scale)
-        else:
-            z.uniform_(0, settings.input_scale)
-    return z.to(y), net.to(y)
-
-
-def untrained(shape: tuple[int, int, int], settings: Settings) -> nn.Module:
-    """The settings' network for an image of `shape` (C, H, W)."""
-    if settings.network == "decoder":
-        return DeepDecoder(
-            shape[1:], outputs=shape[0], channels=settings.channels, layers=settings.scales
-        )
-    return SkipNetwork(
-        shape[1:],
-        inputs=settings.input_channels,
-        outputs=shape[0],
-        channels=settings.channels,
-        scales=settings.scales,
-        skip=settings.skip,
-    )
-
-
 def _check_kinds(problem: Problem) -> None:
     """Refuse arguments that are not what they are to be, each by itself."""
     p, red_alone = problem, problem.method == "red"
@@ -673,92 +642,3 @@ def check_measurement(y: Tensor, H: Callable[[Tensor], Tensor]) -> Tensor:
     if not torch.isfinite(y).all():
         raise InputError("y contains NaN or infinity: replace those values, or mask them (Inpaint)")
     return y
-
-
-def memory_needed(
-    shape: tuple[int, int, int], settings: Settings, method: str = "deepred", native: bool = False
-) -> int:
-    """About how many bytes a run takes at its peak, for an image (C, H, W).
-
-    What the backward pass keeps of each scale, theta with Adam's moments and the solver's copies,
-    the images, and BM3D's blocks; measured to be within a third of the truth from 64 to 1024
-    pixels a side, for the Deep Decoder from 256 pixels. `native` is for the kernels in C++, which
-    keep less.
-    """
-    pixels = padded(shape[1], settings.scales) * padded(shape[2], settings.scales)
-    images = 30 * pixels * shape[0]
-    if method == "red":
-        return 4 * images
-    denoising = 320e6 + 450 * pixels if settings.denoiser == "bm3d" else 0
-    if settings.network == "decoder":  # three maps of the largest layer, and their gradients
-        return int(4 * (images + 5.5 * pixels * settings.channels) + 150e6 + denoising)
-    theta = 9 * (2 * settings.scales + 1) * settings.channels**2
-    if native:
-        maps = pixels * (3 * settings.input_channels + 4 * settings.skip + 9 * settings.channels)
-        return int(1.2 * 4 * (images + maps) + 4 * 16 * theta + 95e6 + denoising)
-    full_scale = 3 * settings.input_channels + 4 * settings.skip + 17 * settings.channels
-    activations = pixels * (full_scale + 17 * settings.channels / 3)
-    # A run of some length takes .4 more than its tensors, and torch's own buffers come on top.
-    return int(1.4 * 4 * (images + activations + 6 * theta) + 110e6 + denoising)
-
-
-def check_memory(runs: list[tuple[int, str]], engine: Engine) -> None:
-    """Say before the first step that the runs cannot fit, as many at once as the engine takes.
-
-    Parameters
-    ----------
-    runs : bytes (of `memory_needed`) and a description of each.
-
-    Raises
-    ------
-    InputError
-        If they are more than the device has free.
-    """
-    if engine.device == "cuda":
-        free = torch.cuda.mem_get_info()[0]
-    else:
-        free = memory_available()
-    largest = sorted(runs, reverse=True)[: engine.batch]
-    needed = sum(count for count, _ in largest)
-    if needed > free:
-        many = f", {len(largest)} at once," if len(largest) > 1 else ""
-        fewer = "a smaller batch, " if many else ""
-        raise InputError(
-            f"{largest[0][1]}{many} needs about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are "
-            f"free: use {fewer}--preset fast (fewer channels), or a smaller image"
-        )
-
-
-def fingerprint(
-    y: Tensor,
-    H,
-    method: str,
-    denoiser,
-    settings: Settings,
-    sigma,
-    seed,
-    shape,
-    engine,
-    made,
-    likelihood=None,
-    rule=None,
-) -> str:
-    """A hash of what a run's result depends on. Callables enter by what they do to noise."""
-    probe = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0)).to(y)
-    name = denoiser if isinstance(denoiser, str | None) else getattr(denoiser, "__qualname__", "f")
-    budget = {"iterations": 0}  # any: a run may go on with more
-    told = [method, name, settings.as_dict() | budget, sigma, seed, shape, str(y.dtype)]
-    told += [str(replace(engine, threads=0, batch=1))]
-    told += [torch.__version__, __version__, VERSION, made, "checkpoint 4"]
-    told += [type(rule).__name__, repr(rule and rule.state_dict())]
-    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
-    tensors = [y, H(probe)]
-    if likelihood is not None:
-        tensors.append(likelihood(H(probe), y))
-        if hasattr(likelihood, "deviation"):  # the parameter, which the terms may be free of
-            tensors.append(likelihood.deviation(H(probe)))
-    if callable(denoiser):  # two callables may share a name
-        tensors.append(denoiser(probe, settings.sigma_f))
-    for tensor in tensors:
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -49,6 +49,7 @@ from torch import nn
 import deepred
 from deepred import denoisers, metrics, red
 from deepred.beyond import conditions, stopping
+from deepred.denoise.nlm import nlm_torch
 from deepred.io import datasets
 from deepred.operators import Blur, Identity, degrade
 from deepred.paper import plots, tables
@@ -243,7 +244,7 @@ for name, image in [
 # rounds its weights to $2^{-20}$, too coarse for differences of $10^{-7}$.
 
 # %%
-names = {"NLM": denoisers.nlm_torch, "BM3D": denoisers.named("bm3d"), "TV": denoisers.tv}
+names = {"NLM": nlm_torch, "BM3D": denoisers.named("bm3d"), "TV": denoisers.tv}
 names |= {"wavelet": denoisers.wavelet, "bilateral": denoisers.bilateral}
 names |= {"median": denoisers.median, "learned": learned}
 candidates = {"Gaussian filter": smoother}

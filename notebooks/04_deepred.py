@@ -42,7 +42,7 @@ import matplotlib.pyplot as plt
 import torch
 
 import deepred
-from deepred import metrics, red, restoration
+from deepred import metrics, networks, red
 from deepred.denoisers import nlm
 from deepred.errors import DivergedError
 from deepred.operators import Blur, Identity, degrade
@@ -116,8 +116,8 @@ print(f"λ = {lam}, μ = {mu}, noisy {metrics.psnr(y, x_true):.2f} dB")
 # The network with random weights $\Theta_0$ and its fixed random input $z$:
 
 # %%
-z, T = restoration.initialise(
-    lambda: restoration.untrained((3, 64, 64), settings), settings, 1000 * seed, y
+z, T = networks.initialise(
+    lambda: networks.untrained((3, 64, 64), settings), settings, 1000 * seed, y
 )
 print("z:", tuple(z.shape), "T(z):", tuple(T(z).shape))
 

@@ -202,7 +202,7 @@ if len(quick) and p.profile != "smoke":
 #
 # with `uniform9`, `gauss25` or a file: an image, or a table of numbers. A photograph does not wrap
 # around at its border, so the command restores an image that is larger by what the kernel reaches
-# (`operators.Framed`), and returns the part that was seen. The kernel must be known: with a wrong
+# (`beyond.operators.Framed`), and returns the part that was seen. The kernel must be known: with a wrong
 # one, edges ring.
 #
 # ## Questions

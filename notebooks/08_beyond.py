@@ -44,7 +44,7 @@ import pandas as pd
 from IPython.display import Markdown, display
 
 import deepred
-from deepred import metrics, networks, restoration
+from deepred import metrics, networks
 from deepred.operators import Identity, degrade
 from deepred.paper import bench, comparisons, plots, store, tables
 
@@ -63,7 +63,7 @@ rows = []
 for channels in (128, 64, 32, 16):
     settings = deepred.preset("paper").replace(channels=channels)
     operations, moved = bench.work(256, settings)
-    count = networks.parameter_count(restoration.untrained((3, 256, 256), settings))
+    count = networks.parameter_count(networks.untrained((3, 256, 256), settings))
     rows.append((channels, count, round(operations / 1e9, 1), round(moved / 1e9, 2)))
 columns = ["channels", "parameters", "10⁹ operations", "10⁹ bytes"]
 Markdown(tables.markdown(pd.DataFrame(rows, columns=columns)))

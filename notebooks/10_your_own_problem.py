@@ -53,7 +53,7 @@ stored = store.read_runs(p.stored("paper"))
 #
 # ## Holes: inpainting
 #
-# $\mathbf{H}$ keeps the pixels that are seen. A mask comes from a file (`operators.read_mask`) or from numbers; here a
+# $\mathbf{H}$ keeps the pixels that are seen. A mask comes from a file (`io.kernels.read_mask`) or from numbers; here a
 # lattice of scratches over nearly a third of the picture.
 
 # %%

@@ -9,12 +9,14 @@ from torch import nn
 
 import deepred
 from deepred import restoration
+from deepred.beyond.operators import Framed
+from deepred.compute import memory
 from deepred.compute.engine import Engine, pick
 from deepred.errors import DivergedError, InputError
 from deepred.networks import SkipNetwork
-from deepred.operators import Blur, Downsample, Framed
+from deepred.operators import Blur, Downsample
+from deepred.presets import preset
 from deepred.restoration import Problem, restore_all
-from deepred.settings import preset
 
 SMALL = dict(channels=4, scales=2, iterations=12, denoise_every=4, check_every=5)
 
@@ -142,8 +144,8 @@ def test_an_interrupted_batch_goes_on_as_if_nothing_had_been(tmp_path):
 
 
 def test_memory_is_counted_for_as_many_as_run_at_once(monkeypatch):
-    free = 3 * restoration.memory_needed((3, 32, 32), preset("fast", small=True))
-    monkeypatch.setattr(restoration, "memory_available", lambda: free)
+    free = 3 * memory.memory_needed((3, 32, 32), preset("fast", small=True))
+    monkeypatch.setattr(memory, "memory_available", lambda: free)
     two = preset("fast", small=True)  # of two runs each
     four = [Problem(image(0), settings=two, sigma=0.1, seed=s) for s in range(2)]
     with pytest.raises(InputError, match="32x32 with 16 channels, 4 at once, needs about"):

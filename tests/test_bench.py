@@ -9,13 +9,12 @@ import pandas as pd
 import pytest
 import torch
 
-from deepred import denoisers
 from deepred.cli import main
 from deepred.compute.engine import Engine
 from deepred.errors import InputError
 from deepred.networks import SkipNetwork
 from deepred.paper import bench, notebook
-from deepred.settings import preset
+from deepred.presets import preset
 
 CLOCK = bench.Clock("cpu", 0.001)
 TINY = preset("paper", "denoise", "dip").replace(channels=4, scales=1, skip=0, input_channels=2)
@@ -143,7 +142,7 @@ def test_a_denoiser_without_its_package_has_no_reference(monkeypatch):
     def absent():
         raise InputError("not installed")
 
-    monkeypatch.setattr(denoisers, "_bm3d_package", absent)
+    monkeypatch.setattr("deepred.denoise.bm3d._bm3d_package", absent)
     rows = {row["denoiser"]: row for row in bench.denoiser_times(CLOCK, "cpu", 16)}
     assert rows["CBM3D"]["reference"] is None and rows["CBM3D"]["seconds"] > 0
 

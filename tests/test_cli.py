@@ -58,13 +58,13 @@ def noisy_png(tmp_path) -> Path:
 @pytest.fixture
 def small_network(monkeypatch):
     """`deepred restore` in this process with a network that takes milliseconds."""
-    original = deepred.settings.preset
+    original = deepred.presets.preset
 
     def small(*arguments, **options):
         made = original(*arguments, **options)
         return made.replace(channels=4, scales=2, input_channels=4, runs=2)
 
-    monkeypatch.setattr(deepred.settings, "preset", small)
+    monkeypatch.setattr(deepred.presets, "preset", small)
 
 
 def run(*arguments) -> subprocess.CompletedProcess:
@@ -466,7 +466,7 @@ def test_cuda_where_there_is_none_is_refused(noisy_png, tmp_path, capsys):
 
 
 def test_too_little_memory_is_said_before_the_work(noisy_png, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("deepred.restoration.memory_available", lambda: 30_000_000)
+    monkeypatch.setattr("deepred.compute.memory.memory_available", lambda: 30_000_000)
     output = tmp_path / "out.png"
     code = call("restore", noisy_png, "-o", output, "--preset", "paper", "--device", "cpu")
     said = capsys.readouterr()
@@ -496,18 +496,18 @@ INTERRUPTED = """
 import signal, sys
 from pathlib import Path
 import torch
-from deepred import cli, settings
+from deepred import cli, presets
 from deepred.batch import progress
 
 torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)
-preset = settings.preset
+preset = presets.preset
 
 def small(*arguments, **options):
     made = preset(*arguments, **options)
     return made.replace(channels=4, scales=2, input_channels=4, runs=2)
 
-settings.preset = small
+presets.preset = small
 reach = progress.Progress.reach
 
 def stop(self, done, note=""):

@@ -15,7 +15,8 @@ from deepred.batch import reproduce
 from deepred.io.images import read
 from deepred.paper import comparisons, execution, experiments, plots, studies
 from deepred.paper.store import Store, read_runs
-from deepred.settings import Settings, preset
+from deepred.presets import preset
+from deepred.settings import Settings
 
 SMALL = (
     "deviations", "sensitivity", "noise", "architectures", "denoisers", "tomography", "inpainting"

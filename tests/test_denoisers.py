@@ -13,6 +13,8 @@ from skimage import restoration
 from torch import nn
 
 from deepred import denoisers, metrics, preset, restore
+from deepred.denoise.bm3d import bm3d_package
+from deepred.denoise.nlm import nlm_torch
 from deepred.errors import InputError
 from deepred.io import datasets
 from deepred.operators import Identity, degrade
@@ -61,7 +63,7 @@ def test_bm3d_is_the_colour_version_for_colour(image, have_bm3d):
     import bm3d
 
     array = image[0].permute(1, 2, 0).numpy()
-    result = denoisers.bm3d_package(image, SIGMA)[0].permute(1, 2, 0).numpy()
+    result = bm3d_package(image, SIGMA)[0].permute(1, 2, 0).numpy()
     assert np.allclose(result, bm3d.bm3d_rgb(array, sigma_psd=SIGMA), **THREADS)
     # bm3d.bm3d takes colour without complaint, but transforms no colours
     assert np.abs(result - bm3d.bm3d(array, sigma_psd=SIGMA)).max() > 1e-3
@@ -72,15 +74,13 @@ def test_bm3d_keeps_a_constant_image(level, have_bm3d):
     """x_0 = 0 of super-resolution is one; the package divides by an image's range."""
     x = torch.full((1, 3, 32, 32), level)
     # A millionth of noise is what keeps it from dividing by nothing.
-    assert torch.allclose(denoisers.bm3d_package(x, 5 / 255), x, atol=1e-5)
+    assert torch.allclose(bm3d_package(x, 5 / 255), x, atol=1e-5)
 
 
 def test_bm3d_of_a_grey_image_in_colour_is_that_of_its_luminance(have_bm3d):
     x = torch.rand(1, 1, 32, 32, generator=torch.Generator().manual_seed(0))
-    colour = denoisers.bm3d_package(x.expand(1, 3, 32, 32).contiguous(), SIGMA)
-    luminance = denoisers.bm3d_package(
-        x, SIGMA / 3**0.5
-    )  # the mean of three equal noises is smaller
+    colour = bm3d_package(x.expand(1, 3, 32, 32).contiguous(), SIGMA)
+    luminance = bm3d_package(x, SIGMA / 3**0.5)  # the mean of three equal noises is smaller
     assert torch.allclose(colour, luminance.expand_as(colour), atol=1e-4)  # as above
 
 
@@ -88,7 +88,7 @@ def test_bm3d_is_the_plain_version_for_grey(image, have_bm3d):
     import bm3d
 
     plane = image[:, :1]
-    result = denoisers.bm3d_package(plane, SIGMA)
+    result = bm3d_package(plane, SIGMA)
     expected = bm3d.bm3d(plane[0, 0].numpy(), sigma_psd=SIGMA)
     assert np.allclose(result[0, 0].numpy(), expected.reshape(result.shape[2:]), **THREADS)
 
@@ -126,9 +126,9 @@ def test_denoisers_bring_the_image_nearer_to_the_truth(image, noisy, name):
     assert gain > (7 if name == "median" else 9)
 
 
-@pytest.mark.parametrize("name", ["nlm", "tv", "nlm_torch"])
-def test_without_noise_there_is_nothing_to_remove(image, name):
-    assert torch.equal(getattr(denoisers, name)(image, 0.0), image)
+@pytest.mark.parametrize("denoise", [denoisers.nlm, denoisers.tv, nlm_torch])
+def test_without_noise_there_is_nothing_to_remove(image, denoise):
+    assert torch.equal(denoise(image, 0.0), image)
 
 
 def test_names_are_those_of_the_functions():
@@ -145,7 +145,7 @@ def test_unknown_names_are_refused(name):
 def test_bm3d_without_its_package_says_how_to_get_it(monkeypatch, image):
     monkeypatch.setitem(sys.modules, "bm3d", None)  # what an import of a missing package does
     with pytest.raises(InputError, match=r"non-commercial.*pip install 'deepred\[bm3d\]'"):
-        denoisers.bm3d_package(image, SIGMA)
+        bm3d_package(image, SIGMA)
     assert denoisers.named("bm3d") is denoisers.bm3d_torch  # ours needs nothing
     denoisers.named("nlm")  # the others do without
 
@@ -172,9 +172,9 @@ def test_nlm_in_torch_is_scikit_images(shape, sigma):
     x = flat + sigma * torch.randn(shape, generator=generator, dtype=torch.float64)
     expected = denoisers.nlm(x, sigma)
     # scikit-image rounds an exponent to 2^-20; nothing else differs.
-    assert torch.allclose(denoisers.nlm_torch(x, sigma), expected, rtol=0, atol=1e-6)
+    assert torch.allclose(nlm_torch(x, sigma), expected, rtol=0, atol=1e-6)
     # In float32 a weight of exp(-5) may be dropped here and kept there: at most .007 of a pixel.
-    assert torch.allclose(denoisers.nlm_torch(x.float(), sigma).double(), expected, atol=1e-4)
+    assert torch.allclose(nlm_torch(x.float(), sigma).double(), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(("patch", "distance"), [(3, 2), (4, 3), (7, 11)])
@@ -182,13 +182,13 @@ def test_nlm_in_torch_with_other_windows(image, patch, distance):
     changes = dict(patch=patch, distance=distance, h=0.8)
     x = image.double()
     expected = denoisers.nlm(x, SIGMA, **changes)
-    assert torch.allclose(denoisers.nlm_torch(x, SIGMA, **changes), expected, rtol=0, atol=1e-6)
+    assert torch.allclose(nlm_torch(x, SIGMA, **changes), expected, rtol=0, atol=1e-6)
 
 
 def test_nlm_counting_the_pixel_itself_twice():
     """Far from anything alike it is its only neighbour: unchanged. In flat noise it weighs more."""
     x = degrade(torch.full((1, 1, 32, 32), 0.5), Identity(), 0.1, 0).double()
-    once, twice = denoisers.nlm_torch(x, 0.1), denoisers.nlm_torch(x, 0.1, own_twice=True)
+    once, twice = nlm_torch(x, 0.1), nlm_torch(x, 0.1, own_twice=True)
     # once = (S + a x) / (W + a) and twice = (S + 2 a x) / (W + 2 a), where a = exp(0) by the table.
     share = (twice - once) / (x - once)  # = a / (W + 2 a)
     assert (share > 0).all() and (share < 0.5).all()
@@ -196,13 +196,13 @@ def test_nlm_counting_the_pixel_itself_twice():
     assert (total > 0).all() and (total < 168).all()
     alone = torch.zeros(1, 1, 32, 32, dtype=torch.float64)
     alone[..., ::2] = torch.linspace(0, 1000, 16 * 32, dtype=torch.float64).reshape(32, 16)
-    assert torch.allclose(denoisers.nlm_torch(alone, 0.01, own_twice=True), alone, atol=1e-9)
+    assert torch.allclose(nlm_torch(alone, 0.01, own_twice=True), alone, atol=1e-9)
 
 
 def test_nlm_in_torch_leaves_its_input_and_takes_no_gradient(image):
     before = image.clone()
     x = image.clone().requires_grad_()
-    assert not denoisers.nlm_torch(x, SIGMA).requires_grad
+    assert not nlm_torch(x, SIGMA).requires_grad
     assert torch.equal(x, before)
 
 
@@ -374,7 +374,7 @@ def test_a_denoiser_of_deepinv_serves(noisy):
 @pytest.mark.parametrize("sigma", [-0.1, math.nan, math.inf])
 @pytest.mark.parametrize("name", [*denoisers.NAMES, "learned", "package"])
 def test_levels_that_are_none_are_refused(name, sigma):
-    own = {"learned": denoisers.learned(Residual()), "package": denoisers.bm3d_package}
+    own = {"learned": denoisers.learned(Residual()), "package": bm3d_package}
     f = own[name] if name in own else denoisers.named(name)
     with pytest.raises(InputError, match="sigma"):
         f(torch.rand(1, 3, 16, 16), sigma)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import logging
+from operator import attrgetter
 
 import pytest
 import torch
 from torch import nn
 
 import deepred
-from deepred import operators, restoration
+from deepred import networks, operators
 from deepred.compute import native
 from deepred.compute.engine import Engine, Graphed, Mixed, pick
+from deepred.compute.rollback import iterate
 from deepred.errors import InputError
 from deepred.networks import SkipNetwork
 from deepred.operators import Blur, Downsample, Identity
-from deepred.settings import preset
-from deepred.solver import ADMM, iterate
+from deepred.presets import preset
+from deepred.solver import ADMM
 
 DEVICES = [
     "cpu",
@@ -41,7 +43,7 @@ def solve(kind, settings, H=None, device="cpu", *, setting=None, how=None, callb
     generator = torch.Generator().manual_seed(0)
     y = torch.rand(1, 3, *(setting or (32, 32)), generator=generator).to(device)
     shape = operators.image_shape(H, y.shape[1:])
-    z, net = restoration.initialise(lambda: restoration.untrained(shape, settings), settings, 0, y)
+    z, net = networks.initialise(lambda: networks.untrained(shape, settings), settings, 0, y)
     net, z = how.prepare(net, z)
     terms = []
     with how.session(), how.lane()():  # graphs are recorded off the default stream
@@ -94,7 +96,7 @@ def test_recorded_memory_is_not_replaced(device):
 
     def note(solver, state):
         if solver._replays:
-            tensors = [getattr(solver, name) for name in Graphed._FIXED if name != "window"]
+            tensors = [attrgetter(name)(solver) for name in Graphed._FIXED if name != "window"]
             places.append([t.data_ptr() for t in tensors])
 
     settings = preset("fast").replace(**SMALL)

@@ -13,7 +13,7 @@ from deepred.compute.engine import pick
 from deepred.paper import bench, execution, experiments, plots, studies, tables
 from deepred.paper.store import COLUMNS, Store
 from deepred.paper.studies import ECONOMY, ECONOMY_CROPS, PRECISIONS
-from deepred.settings import preset
+from deepred.presets import preset
 
 
 def test_economy_changes_what_its_labels_say():

@@ -12,11 +12,12 @@ from torch import nn
 
 from deepred import metrics, preset, restoration, restore
 from deepred.beyond.likelihoods import FLOOR, Gamma, Gaussian, Laplace, Poisson
+from deepred.compute.rollback import iterate
 from deepred.errors import InputError
 from deepred.networks import FreeImage
 from deepred.operators import Blur, Identity, Inpaint, degrade
 from deepred.settings import Settings
-from deepred.solver import ADMM, iterate
+from deepred.solver import ADMM
 
 MODELS = (Gaussian(0.1), Poisson(10.0), Laplace(0.1), Gamma(5.0))
 every_model = pytest.mark.parametrize("model", MODELS, ids=lambda m: type(m).__name__)
@@ -279,7 +280,7 @@ def test_missing_pixels_do_not_count_as_fitted():
     # 512 draws: a relative standard error of 3 %.
     assert solver.step().terms["residual"].item() == pytest.approx(0.1, rel=0.15)
     # float32 of the share of seen pixels
-    assert solver.noise.item() == pytest.approx(0.01 * H.seen, rel=1e-5)
+    assert solver.control.noise.item() == pytest.approx(0.01 * H.seen, rel=1e-5)
 
 
 def test_likelihoods_are_refused_where_they_have_no_place():

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 import deepred
-from deepred import denoisers
 from deepred.compute import native
 from deepred.compute.engine import Engine
+from deepred.denoise.nlm import nlm_torch
 from deepred.networks import SkipNetwork
 
 pytestmark = pytest.mark.skipif(native.library() is None, reason="no C++ compiler here")
@@ -137,7 +137,7 @@ def test_non_local_means(size):
     torch.manual_seed(2)
     x = torch.rand(1, 3, *size)
     ours = native.nlm(x, 0.1, 6, 0.6)
-    torch.testing.assert_close(ours, denoisers.nlm_torch(x, 0.1), rtol=0, atol=2e-6)
+    torch.testing.assert_close(ours, nlm_torch(x, 0.1), rtol=0, atol=2e-6)
 
 
 def test_a_run_goes_as_in_torch(noisy, tiny):

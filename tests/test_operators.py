@@ -13,20 +13,11 @@ from PIL import Image
 from scipy import ndimage, signal
 
 from deepred import metrics
+from deepred.beyond.operators import Composed, Framed, Scaled
 from deepred.errors import InputError
 from deepred.io import datasets
-from deepred.operators import (
-    Blur,
-    Composed,
-    Downsample,
-    Framed,
-    Identity,
-    Inpaint,
-    Scaled,
-    degrade,
-    read_kernel,
-    read_mask,
-)
+from deepred.io.kernels import read_kernel, read_mask
+from deepred.operators import Blur, Downsample, Identity, Inpaint, degrade
 from deepred.paper import experiments
 
 ASYMMETRIC = np.random.default_rng(0).normal(0.2, 1, (4, 7))

@@ -16,22 +16,20 @@ from deepred import denoisers, metrics, preset, red, restoration, restore
 from deepred.beyond import baselines
 from deepred.beyond.baselines import total_variation
 from deepred.beyond.likelihoods import Gaussian, Poisson
+from deepred.beyond.operators import Composed, Framed, Scaled
 from deepred.beyond.radon import Radon
 from deepred.errors import InputError
 from deepred.io import images
+from deepred.io.kernels import read_mask
 from deepred.operators import (
     Blur,
-    Composed,
     Downsample,
-    Framed,
     Identity,
     Inpaint,
     Physics,
-    Scaled,
     adapted,
     degrade,
     image_shape,
-    read_mask,
     task_of,
 )
 

@@ -12,9 +12,10 @@ from skimage.transform import radon
 
 from deepred import preset, red, restore
 from deepred.beyond import baselines
+from deepred.beyond.operators import Scaled
 from deepred.beyond.radon import Radon
 from deepred.errors import InputError
-from deepred.operators import Identity, Scaled, degrade
+from deepred.operators import Identity, degrade
 
 ANGLES = {
     "one": (0.0,),

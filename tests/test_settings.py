@@ -9,8 +9,10 @@ import math
 import numpy as np
 import pytest
 
+from deepred import presets
 from deepred.errors import InputError
-from deepred.settings import METHODS, OTHER_SETTINGS, PRESETS, SETTINGS, Settings, preset
+from deepred.presets import METHODS, OTHER_SETTINGS, PRESETS, SETTINGS, preset
+from deepred.settings import Settings
 
 WHOLE = (0, -1, 1.5, "3", None, True, math.nan)  # not whole numbers of at least 1
 NATURAL = (-1, 0.5, "3", None, False, math.nan)  # ... of at least 0
@@ -250,6 +252,16 @@ def test_later_fields_enter_a_key_only_where_they_are_in_use():
         "tv": 0.0, "precondition": 0.0, "network": "skip", "settle": 0.0, "strengthen": 0.0
     }  # fmt: skip
     assert {**Settings().told(), **later} == Settings().as_dict()
+
+
+@pytest.mark.parametrize("row", presets.TABLES, ids=str)
+def test_what_one_reads_in_a_table_is_what_a_preset_has(row):
+    """At sigma 25: there `strengthen` sets sigma_f to the number in the table."""
+    for column, written in zip(presets.COLUMNS, zip(*presets.TABLES[row].values(), strict=True)):
+        name, _, small = column.partition(" ")
+        made = preset(name, row[0], setting=row[1], small=bool(small)).as_dict()
+        for field, value in zip(presets.TABLES[row], written):
+            assert made[field] == (pytest.approx(value) if field == "sigma_f" else value)
 
 
 def test_the_authors_controller_starts_at_20_db_at_sigma_25():

@@ -10,14 +10,15 @@ import pytest
 import torch
 
 import deepred
-from deepred import red, restoration
+from deepred import networks, red
 from deepred.compute.engine import Engine
+from deepred.compute.rollback import iterate
+from deepred.controller import clipped_variance
 from deepred.errors import DivergedError, InputError
 from deepred.networks import FreeImage, SkipNetwork
-from deepred.noise import clipped_variance
 from deepred.operators import Downsample, Identity
 from deepred.settings import Settings
-from deepred.solver import ADMM, iterate
+from deepred.solver import ADMM
 
 SIDE = 6
 PIXELS = SIDE * SIDE
@@ -124,8 +125,8 @@ def test_red_alone_solves_the_normal_equations():
 
 def plain_dip(y, settings, seed):
     """The deep image prior, Eq. (2), written on its own: what lam = mu = 0 must give."""
-    z, net = restoration.initialise(
-        lambda: restoration.untrained(tuple(y.shape[1:]), settings), settings, seed, y
+    z, net = networks.initialise(
+        lambda: networks.untrained(tuple(y.shape[1:]), settings), settings, seed, y
     )
     optimizer = torch.optim.Adam(net.parameters(), settings.learning_rate, fused=True)
 
@@ -173,8 +174,8 @@ class Recorder:
 
 
 def run_recorded(settings, noisy, executor=None):
-    z, net = restoration.initialise(
-        lambda: restoration.untrained(tuple(noisy.shape[1:]), settings), settings, 0, noisy
+    z, net = networks.initialise(
+        lambda: networks.untrained(tuple(noisy.shape[1:]), settings), settings, 0, noisy
     )
     denoiser = Recorder()
     solver = ADMM(noisy, Identity(), net, z, denoiser, settings, sigma=0.1, executor=executor)
@@ -215,8 +216,8 @@ def test_lag_1_is_the_authors_thread(noisy, tiny, background):
 @pytest.mark.parametrize("x_sees", ["after", "before"])
 def test_x_and_u_follow_equations_11_and_the_multiplier_update(noisy, tiny, x_sees):
     settings = tiny.replace(x_sees=x_sees, clip_x=False, growth=0.0, lam=0.3, mu=0.7)
-    z, net = restoration.initialise(
-        lambda: restoration.untrained((3, 32, 32), settings), settings, 0, noisy
+    z, net = networks.initialise(
+        lambda: networks.untrained((3, 32, 32), settings), settings, 0, noisy
     )
     solver = ADMM(noisy, Identity(), net, z, Recorder(), settings)
     for _ in range(12):
@@ -231,8 +232,8 @@ def test_x_and_u_follow_equations_11_and_the_multiplier_update(noisy, tiny, x_se
 
 def test_terms_are_those_of_equations_4_and_7(noisy, tiny):
     settings = tiny.replace(data_term="sum", growth=0.0)
-    z, net = restoration.initialise(
-        lambda: restoration.untrained((3, 32, 32), settings), settings, 0, noisy
+    z, net = networks.initialise(
+        lambda: networks.untrained((3, 32, 32), settings), settings, 0, noisy
     )
     solver = ADMM(noisy, Identity(), net, z, Recorder(), settings)
     for _ in range(3):
@@ -257,9 +258,7 @@ def test_terms_are_those_of_equations_4_and_7(noisy, tiny):
 
 def test_the_data_term_as_means_weighs_pixels_not_sums(noisy, tiny):
     """Halving the measurement's size leaves the mean as it is: Eq. (7)'s mu counts differently."""
-    z, net = restoration.initialise(
-        lambda: restoration.untrained((3, 32, 32), tiny), tiny, 0, noisy
-    )
+    z, net = networks.initialise(lambda: networks.untrained((3, 32, 32), tiny), tiny, 0, noisy)
     settings = tiny.replace(x_start="zeros", growth=0.0)
 
     def half(x):
@@ -275,19 +274,19 @@ def test_the_data_term_as_means_weighs_pixels_not_sums(noisy, tiny):
 def test_the_controller_holds_the_residual_near_the_noise(noisy, tiny):
     """The authors' rule at sigma 25: lam and mu grow by .03 at 20 dB, 20.01 dB, ..."""
     settings = tiny.replace(iterations=1)
-    z, net = restoration.initialise(
-        lambda: restoration.untrained((3, 32, 32), settings), settings, 0, noisy
+    z, net = networks.initialise(
+        lambda: networks.untrained((3, 32, 32), settings), settings, 0, noisy
     )
     solver = ADMM(noisy, Identity(), net, z, Recorder(), settings, sigma=25 / 255)
     lam, threshold = 0.5, 20.0
     fits = torch.tensor([19.9, 19.999, 20.005, 20.005, 20.02, 21.0, 19.0])
     for fit in fits:
-        solver._residual = torch.full_like(noisy, 10 ** (-fit.item() / 20))
-        solver._control(False)
+        residual = torch.full_like(noisy, 10 ** (-fit.item() / 20))
+        solver.control.update(residual, False)
         if fit > threshold:
             lam, threshold = lam + 0.03, threshold + 0.01
-        assert solver.lam.item() == pytest.approx(lam, abs=1e-6)
-        assert solver.mu.item() == pytest.approx(lam, abs=1e-6)
+        assert solver.control.lam.item() == pytest.approx(lam, abs=1e-6)
+        assert solver.control.mu.item() == pytest.approx(lam, abs=1e-6)
 
 
 def test_the_controller_is_the_same_for_any_noise_level():
@@ -300,9 +299,9 @@ def test_the_controller_is_the_same_for_any_noise_level():
             Settings(growth=0.06, input_noise=0.0), sigma=sigma,
         )  # fmt: skip
         for factor in (1.1, 1.0, 1.0, 0.5):
-            solver._residual = torch.full_like(y, factor * sigma)
-            solver._control(False)
-        grown.append(solver.lam.item())
+            residual = torch.full_like(y, factor * sigma)
+            solver.control.update(residual, False)
+        grown.append(solver.control.lam.item())
     assert grown == [pytest.approx(0.5 * (1 + 3 * 0.06))] * 3
 
 
@@ -372,8 +371,8 @@ def test_the_mean_over_runs_is_the_mean_of_single_runs(noisy, tiny):
 
 def disturbed(noisy, settings, events):
     """Run a solver whose theta is spoilt at the iterations (counted as calls) of `events`."""
-    z, net = restoration.initialise(
-        lambda: restoration.untrained((3, 32, 32), settings), settings, 0, noisy
+    z, net = networks.initialise(
+        lambda: networks.untrained((3, 32, 32), settings), settings, 0, noisy
     )
     solver = ADMM(noisy, Identity(), net, z, Recorder(), settings, sigma=0.1)
     seen = []
@@ -424,7 +423,7 @@ def test_history_after_a_return_has_each_iteration_once(noisy, tiny):
     network = []
 
     def make():
-        network.append(restoration.untrained((3, 32, 32), settings))
+        network.append(networks.untrained((3, 32, 32), settings))
         return network[-1]
 
     result = deepred.restore(
@@ -465,7 +464,7 @@ def test_any_module_can_be_the_network(noisy, tiny):
 
 
 def test_the_network_class_is_what_restore_uses(tiny):
-    net = restoration.untrained((3, 20, 30), tiny)
+    net = networks.untrained((3, 20, 30), tiny)
     assert isinstance(net, SkipNetwork)
     assert net.size == (20, 30)
 
@@ -631,7 +630,7 @@ def test_settings_of_another_task_are_told_apart(tiny):
 
 def test_a_network_that_is_trained_already_serves_one_run_and_not_two(noisy, tiny):
     def restore(runs):
-        net = restoration.untrained((3, *noisy.shape[2:]), tiny)
+        net = networks.untrained((3, *noisy.shape[2:]), tiny)
         settings = tiny.replace(iterations=3, runs=runs)
         return deepred.restore(
             noisy, settings=settings, network=lambda: net, sigma=0.1, device="cpu"

@@ -12,9 +12,11 @@ import torch
 import deepred
 from deepred.beyond import stopping
 from deepred.beyond.stopping import Discrepancy, ExponentialVariance, WindowedVariance
+from deepred.compute.rollback import iterate
+from deepred.controller import Settled
 from deepred.errors import InputError
 from deepred.settings import Settings
-from deepred.solver import State, iterate
+from deepred.solver import State
 
 SHAPE = (1, 3, 6, 5)
 NEVER = 10**6
@@ -378,7 +380,7 @@ def test_with_the_return_of_the_driver():
     outputs[35:40] = math.nan
     rules = [WindowedVariance(5, NEVER), ExponentialVariance(0.4, NEVER)]
     iterations = []
-    for s, _ in iterate(Collapsing(outputs)):
+    for s, _ in iterate(Collapsing(outputs), Collapsing.trouble):
         iterations.append(s.k)
         for rule in rules:
             assert not rule.update(s)
@@ -609,7 +611,7 @@ def test_red_alone_has_nothing_to_stop(noisy, tiny):
 
 
 def test_it_is_settled_when_the_fit_is_down_and_the_image_at_rest():
-    image, end = torch.zeros(1, 3, 8, 8), stopping.Settled(settle=0.1, target=1.02)
+    image, end = torch.zeros(1, 3, 8, 8), Settled(settle=0.1, target=1.02)
     looks = [  # iteration, change of the image since the last decision, residual, noise
         (100, 0.0, 0.6, 0.5, False),  # nothing to compare with
         (200, 0.01, 0.6, 0.5, False),  # the fit is above the noise

@@ -8,13 +8,15 @@ import torch
 
 import deepred
 from deepred import operators, red, restoration
+from deepred.beyond.operators import Framed
+from deepred.compute.rollback import iterate
 from deepred.errors import DivergedError, InputError
 from deepred.networks import FreeImage
-from deepred.operators import Blur, Downsample, Framed, Identity
+from deepred.operators import Blur, Downsample, Identity
 from deepred.paper import plots
 from deepred.paper.trace import Trace
 from deepred.settings import Settings
-from deepred.solver import ADMM, iterate
+from deepred.solver import ADMM
 
 SIDE = 6
 BLUR = Blur.of(np.array([[0.1, 0.2, 0.1], [0.1, 0.3, 0.2]]))
@@ -184,7 +186,7 @@ def test_the_default_settings_are_those_of_the_operators_task(noisy, monkeypatch
 
     def watched(*arguments, **options):
         asked.append(arguments[:3])
-        made = deepred.settings.preset(*arguments, **options)
+        made = deepred.presets.preset(*arguments, **options)
         return made.replace(channels=2, scales=1, input_channels=2, iterations=1, runs=1)
 
     monkeypatch.setattr(restoration, "preset", watched)

@@ -18,11 +18,11 @@ from queue import Empty
 import torch
 
 from ..compute import engine
+from ..compute.memory import memory_needed
 from ..io.files import WriteError, replacing
 from ..paper import execution, experiments
 from ..paper.runs import Run
 from ..paper.store import Claimed, Store
-from ..restoration import memory_needed
 from .progress import Progress
 
 BATCH = 4  # runs of one size at once on a GPU, unless told otherwise

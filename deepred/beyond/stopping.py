@@ -297,43 +297,6 @@ class Discrepancy(Rule):
         return score, self._mean
 
 
-class Settled:
-    """Whether DeepRED is done: its fit is down at the noise, and its image has ceased to change.
-
-    Not for DIP, which goes on to fit the noise. Once the residual has come down to its target it
-    counts as there: the controller holds it about there. The change is the root mean square of the
-    difference of two estimates (settings.smoothing), `SPAN` iterations apart or a little more.
-
-    Parameters
-    ----------
-    settle : the largest change, in noise levels; 0 to be never done.
-    target : the residual to come down to, in noise levels.
-    """
-
-    SPAN = 100
-
-    def __init__(self, settle: float, target: float) -> None:
-        self.settle, self.target = settle, target
-        self.reached = self.done = False
-        self._k, self._before = 0, None  # iteration and estimate of the last decision
-
-    def update(self, k: int, estimate: Tensor, residual: float, noise: float | None) -> None:
-        """A look at iteration k: `estimate` (1, C, H, W), the mean residual since the last look."""
-        self.reached |= noise is not None and residual <= self.target * noise
-        if not self.settle or noise is None or k - self._k < self.SPAN:
-            return
-        before, self._before, self._k = self._before, estimate.clone(), k
-        if before is not None and self.reached:
-            self.done = (estimate - before).square().mean().sqrt().item() <= self.settle * noise
-
-    def state_dict(self) -> dict:
-        """All that it has seen, for a checkpoint."""
-        return dict(vars(self))
-
-    def load_state_dict(self, saved: dict) -> None:
-        vars(self).update(saved)
-
-
 class SlidingMean:
     """The mean of the last `window` outputs T(z) of a run, of fewer at its start.
 

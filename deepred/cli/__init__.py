@@ -13,7 +13,7 @@ from pathlib import Path
 
 from .. import __version__
 from ..errors import DivergedError, InputError
-from ..settings import METHODS, PRESETS
+from ..presets import METHODS, PRESETS
 
 KERNELS = ("uniform9", "gauss25")
 TASKS = ("denoise", "sr", "deblur", "inpaint")
@@ -254,7 +254,9 @@ def _restore(options) -> int:
 
 def _operator(options):
     """H of the task, and the row of Table 1 whose settings it takes."""
-    from ..operators import Downsample, Framed, Identity, read_kernel, read_mask
+    from ..beyond.operators import Framed
+    from ..io.kernels import read_kernel, read_mask
+    from ..operators import Downsample, Identity
 
     for task, option, value in [
         ("sr", "--scale", options.scale),
@@ -299,7 +301,7 @@ def _check_kernel(options, H, y) -> None:
 
 def _settings(options, setting: str | None, sigma: float | None):
     """Those of the preset, with what the options change."""
-    from ..settings import preset
+    from ..presets import preset
 
     settings = preset(
         options.preset, options.task, options.method, setting,

@@ -9,19 +9,18 @@ each is worth on a machine.
 from __future__ import annotations
 
 import shutil
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from operator import attrgetter
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..solver import ADMM, Noise, result_of
+from ..solver import ADMM, Noise
 from . import native
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -225,7 +224,11 @@ class Graphed(ADMM):
 
     ADAM: ClassVar = {"fused": True, "capturable": True}
     WARM_UP = 3
-    _FIXED = ("x", "u", "fx", "estimate", "share", "lam", "mu", "threshold", "noise", "window")
+    # Of the solver, and of its controller.
+    _FIXED = (
+        "x", "u", "fx", "estimate", "share", "window",
+        "control.lam", "control.mu", "control.threshold", "control.noise",
+    )  # fmt: skip
 
     def __init__(self, *arguments, **options) -> None:
         self._plain_steps = 0
@@ -244,8 +247,8 @@ class Graphed(ADMM):
         super().load_state_dict(saved)
 
     def _record_all(self) -> None:
-        self._pending = deque(result_of(p) for p in self._pending)  # nobody else on the device now
-        self._fixed = {name: getattr(self, name).clone() for name in self._FIXED}
+        self.beside.settle()  # nobody else is on the device now
+        self._fixed = {name: attrgetter(name)(self).clone() for name in self._FIXED}
         self._T = torch.empty_like(self.output.detach())
         self._bind()
         self._pool = torch.cuda.graph_pool_handle() if self.y.is_cuda else None
@@ -282,17 +285,18 @@ class Graphed(ADMM):
     def _bind(self) -> None:
         """Values that were replaced since, by the denoiser or the driver, into the fixed memory."""
         for name, fixed in self._fixed.items():
-            value = getattr(self, name)
+            value = attrgetter(name)(self)
             if value is not fixed:
                 fixed.copy_(value)
-                setattr(self, name, fixed)
+                owner, _, last = name.rpartition(".")
+                setattr(attrgetter(owner)(self) if owner else self, last, fixed)
 
     def _descend_and_keep(self) -> None:
         self._augmented().backward(retain_graph=self.y.is_cuda)  # replayed on the same memory
         self.optimizer.step()
 
     def _follow(self, begins_interval: int) -> dict[str, Tensor]:
-        terms = super()._update(self._T, bool(begins_interval))
+        terms = super().x_and_u_update(self._T, bool(begins_interval))
         self._bind()
         return terms
 
@@ -319,9 +323,9 @@ class Graphed(ADMM):
             return self._T
         return super().theta_update()
 
-    def _update(self, T: Tensor, begins_interval: bool) -> dict[str, Tensor]:
+    def x_and_u_update(self, T: Tensor, begins_interval: bool) -> dict[str, Tensor]:
         if not self._replays:
-            return super()._update(T, begins_interval)
+            return super().x_and_u_update(T, begins_interval)
         self._bind()
         if T is not self._T:
             self._T.copy_(T)
@@ -333,7 +337,7 @@ class Graphed(ADMM):
     def _repeats(self) -> bool:
         """Whether the denoiser is called between x-updates, J > 1: that cannot be recorded."""
         s = self.settings
-        return s.inner_steps > 1 and not s.lag and self.denoiser is not None
+        return s.inner_steps > 1 and not s.lag and self.f is not None
 
     def _set_rate(self, rate: float) -> None:
         for group in self.optimizer.param_groups:
@@ -345,5 +349,5 @@ class Graphed(ADMM):
                 group["lr"].fill_(rate)
             group["told"] = rate
 
-    def _denoise(self, x: Tensor) -> Future | Tensor:
-        return super()._denoise(x.clone())  # its memory is written again by the next step
+    def _ask(self) -> None:
+        self.beside.ask(self.x.clone())  # its memory is written again by the next step

@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .. import noise
+from .. import networks
 from ..networks import SkipNetwork
 
 logger = logging.getLogger(__name__)
@@ -179,13 +179,13 @@ class Hourglass(nn.Module):
 
 
 def perturbed(z: Tensor, scale: float, generator: torch.Generator) -> Tensor:
-    """`noise.perturbed` in a tenth of the time, by another stream: xoshiro128++, Box and Muller.
+    """`networks.perturbed` in a tenth of the time, by another stream: xoshiro128++, Box and Muller.
 
     A function of the generator's seed alone, which it leaves as it was. For float32 on a CPU;
     others are torch's.
     """
     if z.dtype != torch.float32:
-        return noise.perturbed(z, scale, generator)
+        return networks.perturbed(z, scale, generator)
     out = torch.empty_like(z)  # z's layout, so that places are those of its memory
     library().add_noise(
         _at(z), _at(out), ctypes.c_long(z.numel()), ctypes.c_float(scale),
@@ -195,7 +195,7 @@ def perturbed(z: Tensor, scale: float, generator: torch.Generator) -> Tensor:
 
 
 def nlm(x: Tensor, sigma: float, distance: int, h: float) -> Tensor:
-    """`denoisers.nlm_torch` with patches of 5 x 5, in a tenth of scikit-image's time, float32."""
+    """`nlm_torch` with patches of 5 x 5, in a tenth of scikit-image's time, float32."""
     x = x.detach().contiguous()
     out = torch.empty_like(x)
     for image, result in zip(x.flatten(0, 1), out.flatten(0, 1)):

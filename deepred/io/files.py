@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import os
-import pickle
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-import torch
 
 from ..errors import InputError
 
@@ -60,63 +55,3 @@ def replacing(path: str | Path) -> Iterator[Path]:
         raise WriteError(f"{path}: cannot be written ({error.strerror or error})") from None
     finally:
         temporary.unlink(missing_ok=True)
-
-
-class Checkpoint:
-    """One file that a run saves to now and then, and continues from.
-
-    Parameters
-    ----------
-    path : the file, or None to keep nothing.
-    identity : what the run is; a file of another identity is refused, unless it says that its run
-        has ended ("ended" in its content): that one is not needed, and gives way.
-    seconds : least time between two saves.
-    """
-
-    def __init__(self, path: str | Path | None, identity: str, seconds: float = 30.0) -> None:
-        self.path = None if path is None else Path(path)
-        self.identity, self.seconds = identity, seconds
-        self._last = time.monotonic()
-
-    def load(self, device: str) -> dict | None:
-        """What was saved, or None if nothing was.
-
-        Raises
-        ------
-        InputError
-            If the file is damaged or belongs to another run.
-        """
-        if self.path is None or not self.path.exists():
-            return None
-        try:
-            saved = torch.load(self.path, map_location=device, weights_only=True)
-            identity = saved.pop("identity")
-        except (OSError, EOFError, RuntimeError, KeyError, AttributeError, pickle.PickleError):
-            raise InputError(
-                f"{self.path}: not a checkpoint, or damaged; delete it to start anew"
-            ) from None
-        if identity != self.identity and saved.get("ended"):
-            logger.warning("%s: of another run, which has ended; it is replaced", self.path)
-            return None
-        if identity != self.identity:
-            raise InputError(
-                f"{self.path}: belongs to another input or other settings; delete it to start anew"
-            )
-        return saved
-
-    def due(self) -> bool:
-        return self.path is not None and time.monotonic() - self._last >= self.seconds
-
-    def save(self, content: dict) -> None:
-        if self.path is None:
-            return
-        # By way of memory: torch's own writer takes a full disk for an error of its own.
-        buffer = io.BytesIO()
-        torch.save({**content, "identity": self.identity}, buffer)
-        with replacing(self.path) as temporary:
-            temporary.write_bytes(buffer.getbuffer())
-        self._last = time.monotonic()
-
-    def remove(self) -> None:
-        if self.path is not None:
-            self.path.unlink(missing_ok=True)

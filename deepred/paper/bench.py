@@ -28,11 +28,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from .. import denoisers, metrics
 from ..compute import native
 from ..compute.engine import Engine, has_bf16, pick
+from ..denoise.bm3d import bm3d_package
+from ..denoise.nlm import nlm_torch
 from ..errors import InputError
 from ..io import datasets
+from ..networks import initialise, untrained
 from ..operators import Blur, Downsample, Identity, degrade
-from ..restoration import initialise, untrained
-from ..settings import SETTINGS, Settings, preset
+from ..presets import SETTINGS, preset
+from ..settings import Settings
 from . import studies
 from .store import provenance
 
@@ -344,8 +347,8 @@ def denoiser_times(clock: Clock, device: str, side: int) -> Iterator[dict]:
     y = degrade(truth, Identity(), SIGMA, 0)
     there, on_cpu = y.to(device), Clock("cpu", clock.budget)
     for name, package, ours in [
-        ("NLM", denoisers.nlm, denoisers.nlm_torch),
-        ("CBM3D", denoisers.bm3d_package, denoisers.bm3d_torch),
+        ("NLM", denoisers.nlm, nlm_torch),
+        ("CBM3D", bm3d_package, denoisers.bm3d_torch),
     ]:
         seconds = clock.seconds(partial(ours, there, SIGMA))
         row = {"side": side, "denoiser": name, "reference": None, "seconds": seconds}

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pandas as pd
 
-from ..settings import preset
+from ..presets import preset
 from .runs import column
 from .studies import (
     ARCHITECTURES,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from ..settings import SETTINGS, preset
+from ..presets import SETTINGS, preset
 from .runs import Run, make
 
 

@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from ..io.files import replacing
-from ..settings import SETTINGS, Settings, preset
+from ..presets import SETTINGS, preset
+from ..settings import Settings
 from . import bench
 from .experiments import TABLE_4_QUOTED, TABLES, Table, printed
 from .runs import column as metric_column

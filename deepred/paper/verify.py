@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .. import denoisers, metrics
+from ..denoise.nlm import nlm_torch
 from ..errors import InputError
 from ..io import datasets
 from . import execution
@@ -83,7 +84,7 @@ def _nlm() -> Iterator[Line]:
         truth = run.truth()
         y = run.measurement(truth)
         new.append(metrics.psnr(denoisers.nlm(y, run.sigma), truth))
-        twice = denoisers.nlm_torch(y, run.sigma, own_twice=True)
+        twice = nlm_torch(y, run.sigma, own_twice=True)
         old.append(metrics.psnr(twice, truth))
     paper = table.printed("sigma 25", "nlm")
     note = "(scikit-image >= 0.19; older ones, as the paper's, counted the centre pixel twice)"
