@@ -211,6 +211,16 @@ def test_the_reference_on_a_cpu():
     assert wide.threads == (torch.get_num_threads() if wide.native else 0)
 
 
+def test_bf16_is_for_machines_without_the_kernels(monkeypatch):
+    """The kernels in float32 are faster, whatever the processor multiplies in."""
+    monkeypatch.setattr("deepred.compute.engine.has_bf16", lambda: True)
+    for there, precision in ((object(), "float32"), (None, "bf16")):
+        monkeypatch.setattr(native, "library", lambda there=there: there)
+        how = pick("cpu", work=128 * 256**2)
+        assert (how.precision, how.native) == (precision, there is not None)
+    assert pick("cpu", work=16 * 256**2).precision == "float32"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
