@@ -232,8 +232,9 @@ plots.save(figure, p.figures, "problems_terms")
 # straight line, so that one wild pixel cannot pull the image far.
 #
 # Does it matter? DIP and DeepRED with the squares and with the noise's own term: four crops of 64 × 64
-# pixels and three seeds, 1000 iterations with preset `fast`, from stored results. The standard error
-# is that of the mean gain over the four pictures, each with the mean of its three seeds.
+# pixels and three seeds, 1000 iterations with preset `fast` in its form for crops (`small=True`), from
+# stored results. The standard error is that of the mean gain over the four pictures, each with the
+# mean of its three seeds.
 
 # %%
 stored = comparisons.of(store.read_runs(p.stored("paper")), "noise")

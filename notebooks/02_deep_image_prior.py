@@ -297,7 +297,7 @@ for layers, channels in ((4, 64), (5, 128)):
     print(f"{layers} layers of {channels} channels: {networks.parameter_count(net):,} parameters")
 
 # %% [markdown]
-# `settings.replace(network="decoder")` is all it takes, in DIP and in DeepRED. The table is of preset `fast` (an hourglass of
+# `settings.replace(network="decoder")` is all it takes, in DIP and in DeepRED. The table is of preset `fast` for crops (an hourglass of
 # 16 channels) against a decoder of 4 layers and 64 channels without noise on $z$: PSNR in dB at the last iteration and at
 # each run's best, means over four crops of 64 × 64 pixels and three seeds, $\sigma = 25$, 1500 iterations, from stored
 # results:

@@ -242,8 +242,9 @@ if lost.drop("discrepancy", level="rule").notna().all():
 # deblurring 2.9 against 0.5. In denoising the discrepancy stops too early: clipping leaves less noise in
 # $y$ than the $\sigma$ that the rule is told (notebook [02](02_deep_image_prior.ipynb); its option
 # `target`). In deblurring it mostly never stops. DeepRED needs no rule in denoising: its last iteration is
-# 0.3 dB from its best, and a rule that goes by iteration 600 (and stops at 900) loses 1.5, as the picture is there, but not yet at its cleanest. In deblurring, where 2000 iterations are twice
-# what preset `fast` takes on crops, the exponentially weighted variance wins back 1.0 of the 1.2 dB that DeepRED
+# 0.3 dB from its best, and a rule that goes by iteration 600 (and stops at 900) loses 1.5, as the picture
+# is there, but not yet at its cleanest. In deblurring, where 2000 iterations are twice what the preset
+# takes on crops, the exponentially weighted variance wins back 1.0 of the 1.2 dB that DeepRED
 # loses, in half the iterations. So the presets have fixed numbers of iterations (in denoising
 # `fast` and `best` may end before that, once the image is at rest: `settle`), and the rules are there
 # for DIP and for measurements unlike ours: `restore(..., stop=...)`, `deepred restore --stop`.
@@ -275,7 +276,7 @@ Markdown(tables.markdown(comparisons.choices(stored)))
 # ## (ii) Better denoisers
 #
 # Which denoiser should RED have? Six that need no training, each asked for little ($\sigma_f = 3$ of
-# 255) and for much (10; the median is not asked), in DeepRED with preset `fast`, 16 channels and one
+# 255) and for much (10; the median is not asked), in DeepRED with preset `fast` for crops, 16 channels and one
 # run of 1000 iterations: the gain over DIP with the same network, mean over four crops of 64 × 64
 # pixels and two seeds, its standard error over the crops.
 

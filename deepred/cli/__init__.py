@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--patience", type=_whole, metavar="N", help=text)
     add("--seed", type=_natural, default=0, metavar="N")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    text = "of the network's products; auto: on a GPU tf32, on a CPU bf16 if wide, else float32"
+    text = "of the network's products; auto: on a GPU tf32, on a CPU float32"
     add("--precision", choices=("auto", "float32", "tf32", "bf16"), default="auto", help=text)
     add.__self__.set_defaults(command=_restore)
 
