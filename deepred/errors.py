@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 import operator
+from pathlib import Path
 
 
 class InputError(ValueError):
@@ -12,6 +13,14 @@ class InputError(ValueError):
 
     The command line prints the message as one line and ends with exit code 2.
     """
+
+
+class CheckpointError(InputError):
+    """A checkpoint, the file `path`, that cannot be continued from."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(f"{path}: {why}; delete it to start anew")
+        self.path, self.why = path, why
 
 
 class DivergedError(RuntimeError):

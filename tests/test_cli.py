@@ -707,8 +707,8 @@ def test_a_damaged_checkpoint_is_refused_and_kept(noisy, tiny, tmp_path, content
     if content == "cut":
         path.write_bytes(good[: len(good) // 2])
     elif content == "a bit":
-        at = good.index(b"identity")
-        path.write_bytes(good[:at] + b"Identity" + good[at + 8 :])
+        at = len(good) // 2
+        path.write_bytes(good[:at] + bytes([good[at] ^ 0x40]) + good[at + 1 :])
     elif content == "another file of torch":
         torch.save(torch.zeros(3), path)
     elif content == "a folder":

@@ -14,9 +14,10 @@ import pytest
 import torch
 
 from deepred.batch import runner
+from deepred.compute.checkpoint import Checkpoint
 from deepred.errors import InputError
 from deepred.io import datasets
-from deepred.paper import experiments
+from deepred.paper import execution, experiments
 from deepred.paper.store import Store, read_curves, read_runs
 
 
@@ -129,6 +130,22 @@ def test_workers_compute_each_run_once_and_a_second_call_computes_nothing(tmp_pa
     # DeepRED's result is f of the mean that its curve is of.
     row = rows.loc["deepred"]
     assert row["single_psnr"] == row["psnr"] > row["best_psnr"] + 1
+
+
+@pytest.mark.parametrize("junk", [b"", b"junk", None], ids=["empty", "junk", "of another run"])
+def test_a_checkpoint_of_no_use_is_set_aside(tmp_path, caplog, junk):
+    """Damaged, or of an older torch: a store is started again without a person."""
+    run = next(r for r in experiments.plan("smoke", ["denoising"]) if r.method == "dip")
+    store = Store(tmp_path)
+    path = store.checkpoint(run.key(run.truth()))
+    if junk is None:
+        other = Checkpoint(path, "another")
+        other.save({"solvers": {}})
+    else:
+        path.write_bytes(junk)
+    record = execution.execute(run, store, device="cpu")
+    assert record == store.get(record["key"]) and path.with_suffix(".damaged").exists()
+    assert f"set aside as {path.stem}.damaged" in caplog.text
 
 
 def test_a_failing_run_is_reported_and_the_others_go_on(tmp_path):

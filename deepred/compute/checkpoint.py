@@ -14,12 +14,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import CheckpointError
 from ..io.files import replacing
 from ..settings import Settings
 from ..solver import VERSION
 
 logger = logging.getLogger(__name__)
+
+_DIGEST = 32  # bytes of the hash that a file begins with
 
 
 class Checkpoint:
@@ -43,25 +45,24 @@ class Checkpoint:
 
         Raises
         ------
-        InputError
+        CheckpointError
             If the file is damaged or belongs to another run.
         """
         if self.path is None or not self.path.exists():
             return None
         try:
-            saved = torch.load(self.path, map_location=device, weights_only=True)
+            raw = self.path.read_bytes()
+            if hashlib.sha256(raw[_DIGEST:]).digest() != raw[:_DIGEST]:
+                raise EOFError  # of a flipped bit torch would not say a word
+            saved = torch.load(io.BytesIO(raw[_DIGEST:]), map_location=device, weights_only=True)
             identity = saved.pop("identity")
         except (OSError, EOFError, RuntimeError, KeyError, AttributeError, pickle.PickleError):
-            raise InputError(
-                f"{self.path}: not a checkpoint, or damaged; delete it to start anew"
-            ) from None
+            raise CheckpointError(self.path, "not a checkpoint, or damaged") from None
         if identity != self.identity and saved.get("ended"):
             logger.warning("%s: of another run, which has ended; it is replaced", self.path)
             return None
         if identity != self.identity:
-            raise InputError(
-                f"{self.path}: belongs to another input or other settings; delete it to start anew"
-            )
+            raise CheckpointError(self.path, "belongs to another input or other settings")
         return saved
 
     def due(self) -> bool:
@@ -73,8 +74,9 @@ class Checkpoint:
         # By way of memory: torch's own writer takes a full disk for an error of its own.
         buffer = io.BytesIO()
         torch.save({**content, "identity": self.identity}, buffer)
-        with replacing(self.path) as temporary:
-            temporary.write_bytes(buffer.getbuffer())
+        with replacing(self.path) as temporary, open(temporary, "wb") as file:
+            file.write(hashlib.sha256(buffer.getbuffer()).digest())
+            file.write(buffer.getbuffer())
         self._last = time.monotonic()
 
     def remove(self) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -16,13 +18,15 @@ from torch import Tensor
 from .. import denoisers, metrics
 from ..beyond import baselines
 from ..beyond import stopping as rules
-from ..compute.engine import pick
-from ..errors import DivergedError
+from ..compute.engine import Engine, pick
+from ..errors import CheckpointError, DivergedError
 from ..restoration import Problem, Result, restore_all
 from ..solver import State
 from .runs import DIRECT, METRICS, Run
 from .store import Store, provenance
 from .studies import STOPPING
+
+logger = logging.getLogger(__name__)
 
 TV_WEIGHT = 3e-5  # of tomography's baseline, the best of 1e-5, 3e-5, 1e-4 on the phantom
 
@@ -100,7 +104,7 @@ def execute_all(
         failures = []
         for engine in dict.fromkeys(job.engine for _, job in solved):
             alike = [(i, job) for i, job in solved if job.engine == engine]
-            results = restore_all([job.problem() for _, job in alike], engine=engine)
+            results = _restored([job for _, job in alike], engine)
             for (i, job), result in zip(alike, results, strict=True):
                 if isinstance(result, DivergedError):
                     failures.append(result)
@@ -109,6 +113,22 @@ def execute_all(
         if failures:
             raise failures[0]
     return records
+
+
+def _restored(jobs: list[_Execution], engine: Engine) -> list[Result | DivergedError]:
+    """`restore_all` of what the jobs ask for.
+
+    A checkpoint that cannot be continued from, damaged or of an older torch, is set aside: a store
+    is to be started again without a person.
+    """
+    while True:
+        try:
+            return restore_all([job.problem() for job in jobs], engine=engine)
+        except CheckpointError as error:
+            aside = error.path.with_suffix(".damaged")
+            os.replace(error.path, aside)
+            told = "%s: %s; set aside as %s, and the run begins anew"
+            logger.warning(told, error.path, error.why, aside.name)
 
 
 class _Execution:
