@@ -8,6 +8,7 @@ The hourglass is written from the description in Ulyanov, Vedaldi and Lempitsky,
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Sequence
 
 import torch
@@ -238,14 +239,17 @@ def untrained(shape: tuple[int, int, int], settings: Settings) -> nn.Module:
     )
 
 
+_GLOBAL = threading.Lock()  # torch's initialisers know the global random state alone
+
+
 def initialise(
     make_network: Callable[[], nn.Module], settings: Settings, seed: int, y: Tensor
 ) -> tuple[Tensor, nn.Module]:
     """z and a network with random theta, both from `seed`, on y's device and in its precision.
 
-    The global random state is left as it was.
+    The global random state is left as it was, and is one thread's at a time.
     """
-    with torch.random.fork_rng(devices=[]):
+    with _GLOBAL, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # the CPU's alone: CUDA's stays as it was
         net = make_network()
         if not hasattr(net, "input_shape"):

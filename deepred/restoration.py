@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -227,6 +228,29 @@ class Problem:
     stop: Callable[[], Rule] | None = None
 
 
+@contextmanager
+def _plain_torch() -> Iterator[None]:
+    """torch as it comes: gradients, float32, the CPU unless told otherwise, no autocast.
+
+    What the caller has switched on is not to change a result, or to end in a traceback.
+    """
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.enable_grad())
+            for kind in ("cpu", "cuda"):
+                if torch.is_autocast_enabled(kind):
+                    stack.enter_context(torch.autocast(kind, enabled=False))
+            if torch.get_default_device().type != "cpu":
+                stack.enter_context(torch.device("cpu"))
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
+
+
+@_plain_torch()
 def restore_all(
     problems: Iterable[Problem], *, device: str = "auto", engine: Engine | None = None
 ) -> list[Result | DivergedError]:
@@ -638,7 +662,8 @@ def check_measurement(y: Tensor, H: Callable[[Tensor], Tensor]) -> Tensor:
         raise InputError(f"y is empty: shape {tuple(y.shape)}")
     if y.dtype not in (torch.float32, torch.float64):
         raise InputError(f"y must be float32 or float64, got {y.dtype}")
-    y = seen(y.detach(), H)
+    y = y.detach()
+    y = seen(y.clone() if y.is_inference() else y, H)
     if not torch.isfinite(y).all():
         raise InputError("y contains NaN or infinity: replace those values, or mask them (Inpaint)")
     return y
