@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from . import checks, denoisers
 from .checks import Rule
 from .errors import InputError, real, whole
+from .fidelity import Likelihood
 from .noise import estimate
 from .operators import adapted, image_shape, task_of
 from .presets import preset
 from .settings import Settings
-from .solver import Likelihood, State
+from .solver import State
 
 logger = logging.getLogger(__name__)
 

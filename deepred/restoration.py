@@ -23,9 +23,9 @@ from .compute.history import joined
 from .compute.job import Job
 from .compute.memory import check_memory
 from .errors import DivergedError, InputError
+from .fidelity import Likelihood
 from .problem import Callback, Problem, resolve
 from .settings import Settings
-from .solver import Likelihood
 
 logger = logging.getLogger(__name__)
 
