@@ -19,6 +19,7 @@ from . import checks, red
 from .beside import Beside
 from .controller import Controller
 from .errors import DivergedError
+from .fidelity import DataTerm, Likelihood
 from .networks import perturbed
 from .operators import seen
 from .settings import Settings
@@ -28,7 +29,6 @@ from .settings import Settings
 VERSION = 2
 
 Denoiser = Callable[[Tensor, float], Tensor]
-Likelihood = Callable[[Tensor, Tensor], Tensor]
 Noise = Callable[[Tensor, float, torch.Generator], Tensor]
 
 TERMS = ("data", "rho", "objective", "augmented", "gap", "residual", "lam", "mu")
@@ -113,8 +113,7 @@ class ADMM:
         checks.problem(s, H, network, denoiser, sigma, likelihood)
         self.y, self.H, self.network, self.z = seen(y, H), H, network, z
         self.denoiser, self.settings, self.seed = denoiser, s, seed
-        self.likelihood, self._perturbed = likelihood, noise or perturbed
-        self._whiten = H.whitener(s.precondition) if s.precondition else None
+        self.data_term, self._perturbed = DataTerm(self.y, H, s, likelihood), noise or perturbed
         self._generator = torch.Generator(z.device)
         parameters = [p for p in network.parameters() if p.requires_grad]
         if s.optimizer == "adam":
@@ -230,33 +229,14 @@ class ADMM:
         if s.input_noise:
             z = self._perturbed(z, s.input_noise, self._generator)
         self.output = self.network(z)
-        measured = self.H(self.output)
-        if self.draws == 0:
-            checks.measured(measured, self.output, self.y)
-        residual = measured - self.y
-        self.residual = residual.detach()
-        if self.likelihood is None:
-            weighed = residual if self._whiten is None else self._whiten(residual)
-            self._data = 0.5 * self._reduce(weighed.square())
-            self._fit = 0.5 * self.residual.square().sum()
-        else:
-            terms = self.likelihood(measured, self.y)
-            if self.draws == 0:
-                checks.terms(terms, measured)
-            self._data = self._reduce(terms) if terms.ndim else terms
-            self._fit = terms.detach().sum()
-        if s.tv:
-            self._data = self._data + s.tv * self._reduce(red.total_variation(self.output))
+        self._data, self._fit, self.residual = self.data_term(self.output)
 
     def _augmented(self) -> Tensor:
         """The objective of Eq. (7) at the present output, x and u."""
         if self.settings.mu == 0:
             return self._data
-        gap = self._reduce((self.x - self.output - self.u).square())
-        return self._data + 0.5 * self.control.mu * gap
-
-    def _reduce(self, squares: Tensor) -> Tensor:
-        return squares.sum() if self.settings.data_term == "sum" else squares.mean()
+        gap = (self.x - self.output - self.u).square()
+        return self._data + 0.5 * self.control.mu * self.data_term.reduce(gap)
 
     def _start(self, sigma: float | None) -> Tensor:
         """x_0: y as in Algorithm 1, zeros, or f(y)."""

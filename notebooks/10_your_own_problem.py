@@ -224,7 +224,7 @@ if p.profile != "smoke" and p.images is None and p.iterations is None:
 #
 # ```python
 # import deepred
-# from deepred import images
+# from deepred.io import images
 #
 # picture = images.read("photo.jpg")
 # result = deepred.restore(picture.image)

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 import deepred
-from deepred import restoration
 from deepred.beyond.operators import Framed
 from deepred.compute import memory
 from deepred.compute.engine import Engine, pick
@@ -16,6 +15,7 @@ from deepred.errors import DivergedError, InputError
 from deepred.networks import SkipNetwork
 from deepred.operators import Blur, Downsample
 from deepred.presets import preset
+from deepred.problem import resolve
 from deepred.restoration import Problem, restore_all
 
 SMALL = dict(channels=4, scales=2, iterations=12, denoise_every=4, check_every=5)
@@ -164,22 +164,17 @@ def test_batches_of_none_are_refused():
 def test_the_default_settings_suit_an_image_larger_than_y():
     blur = Framed.of(Blur.uniform(3))
     y = torch.rand(1, 1, 16, 16)
-    settings = restoration._Job(Problem(y, blur)).settings
+    settings = resolve(Problem(y, blur)).settings
     assert settings == preset("fast", "deblur").replace(x_start="zeros")
 
 
 @pytest.mark.parametrize("kind", [np.int64, np.int32])
 def test_numpy_s_whole_numbers_are_seeds(kind):
-    assert (
-        type(
-            restoration._Job(Problem(torch.rand(1, 1, 8, 8), sigma=0.1, seed=kind(3))).problem.seed
-        )
-        is int
-    )
+    assert type(resolve(Problem(torch.rand(1, 1, 8, 8), sigma=0.1, seed=kind(3))).seed) is int
     with pytest.raises(InputError, match="seed must be a whole number"):
-        restoration._Job(Problem(torch.rand(1, 1, 8, 8), sigma=0.1, seed=1.5))
+        resolve(Problem(torch.rand(1, 1, 8, 8), sigma=0.1, seed=1.5))
 
 
 def test_y_of_three_dimensions_needs_a_shape():
     with pytest.raises(InputError, match=r"y must be \(1, C, H, W\)"):
-        restoration._Job(Problem(torch.rand(1, 8, 8), sigma=0.1))
+        resolve(Problem(torch.rand(1, 8, 8), sigma=0.1))

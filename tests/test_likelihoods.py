@@ -16,6 +16,7 @@ from deepred.compute.rollback import iterate
 from deepred.errors import InputError
 from deepred.networks import FreeImage
 from deepred.operators import Blur, Identity, Inpaint, degrade
+from deepred.problem import resolve
 from deepred.settings import Settings
 from deepred.solver import ADMM
 
@@ -249,7 +250,7 @@ def test_default_settings_do_for_every_likelihood(H, caplog):
     """A level is estimated for none; what is for L2 alone is left out."""
     y = torch.rand(1, 3, 24, 24, generator=torch.Generator().manual_seed(0))
     for likelihood in (Poisson(10.0), lambda Hx, y: (Hx - y).abs()):
-        settings = restoration._Job(restoration.Problem(y, H, likelihood=likelihood)).settings
+        settings = resolve(restoration.Problem(y, H, likelihood=likelihood)).settings
         assert settings.precondition == 0 and settings.strengthen == 0  # f is for Gaussian noise
         assert bool(settings.growth) == (H is None and hasattr(likelihood, "deviation"))
     assert not caplog.records

@@ -32,6 +32,7 @@ from deepred.operators import (
     image_shape,
     task_of,
 )
+from deepred.problem import resolve
 
 SIDE = 12
 SMALL = Blur.gaussian(5, 1.0)
@@ -365,8 +366,8 @@ def test_default_settings_do_without_a_whitener():
     """A composition has none: the preset's preconditioned data term is left out."""
     y = torch.rand(1, 3, 24, 24, generator=torch.Generator().manual_seed(0))
     H = Composed(Blur.uniform(3), Blur.uniform(3))
-    assert restoration._Job(restoration.Problem(y, H)).settings.precondition == 0
-    assert restoration._Job(restoration.Problem(y, Blur.uniform(3))).settings.precondition > 0
+    assert resolve(restoration.Problem(y, H)).settings.precondition == 0
+    assert resolve(restoration.Problem(y, Blur.uniform(3))).settings.precondition > 0
 
 
 def test_red_alone_needs_an_adjoint():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import deepred
-from deepred import operators, red, restoration
+from deepred import operators, red
 from deepred.beyond.operators import Framed
 from deepred.compute.rollback import iterate
 from deepred.errors import DivergedError, InputError
@@ -189,7 +189,7 @@ def test_the_default_settings_are_those_of_the_operators_task(noisy, monkeypatch
         made = deepred.presets.preset(*arguments, **options)
         return made.replace(channels=2, scales=1, input_channels=2, iterations=1, runs=1)
 
-    monkeypatch.setattr(restoration, "preset", watched)
+    monkeypatch.setattr("deepred.problem.preset", watched)
     for H in (Downsample(2), Blur.uniform(), Identity()):
         deepred.restore(noisy, H, sigma=25 / 255)
     assert [task for _, task, _ in asked] == ["sr", "deblur", "denoise"]

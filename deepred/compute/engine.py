@@ -115,6 +115,28 @@ class Engine:
         return Graphed if self.graphs else ADMM
 
 
+@contextmanager
+def plain_torch() -> Iterator[None]:
+    """torch as it comes: gradients, float32, the CPU unless told otherwise, no autocast.
+
+    What the caller has switched on is not to change a result, or to end in a traceback.
+    """
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.enable_grad())
+            for kind in ("cpu", "cuda"):
+                if torch.is_autocast_enabled(kind):
+                    stack.enter_context(torch.autocast(kind, enabled=False))
+            if torch.get_default_device().type != "cpu":
+                stack.enter_context(torch.device("cpu"))
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
+
+
 def pick(
     device: str = "auto",
     precision: str = "auto",
