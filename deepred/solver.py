@@ -46,7 +46,7 @@ class State:
     ``gap`` = ||x - T(z)||, the constraint of Eq. (4); ``residual``, the root mean square of
     H T(z) - y, where y is seen; ``lam``, ``mu``.
     They stay tensors on the device: reading one waits for it. With an engine's graphs the images
-    are overwritten by the next step: clone what is to last.
+    are overwritten by the next step: clone what is to last (a callback of `restore` gets clones).
     """
 
     k: int

@@ -60,3 +60,14 @@ def test_each_thread_returns_what_its_seed_returns_alone(noisy, tiny):
         thread.join()
     assert all(torch.equal(a, b) for a, b in zip(got, want))
     assert torch.equal(state, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize("method", ["deepred", "red"])
+def test_a_callback_may_write_into_what_it_is_given(noisy, tiny, method):
+    def scribble(state):
+        for image in (state.estimate, state.x, state.u, state.fx, state.output):
+            image.zero_()
+
+    options = dict(method=method, settings=tiny.replace(iterations=5), sigma=0.1, device="cpu")
+    got = deepred.restore(noisy, callback=scribble, **options)
+    assert torch.equal(got.image, deepred.restore(noisy, **options).image)

@@ -194,8 +194,11 @@ class Job:
         return net
 
     def _tell(self, state: State) -> None:
-        callback = self.problem.callback
-        self.histories[state.run].add(state, callback(state) if callback else None)
+        callback, told = self.problem.callback, None
+        if callback:  # with images of its own: what it writes into them does not enter the run
+            names = ("estimate", "x", "u", "fx", "output")
+            told = callback(replace(state, **{n: getattr(state, n).clone() for n in names}))
+        self.histories[state.run].add(state, told)
 
     def _state(self) -> dict:
         """What a checkpoint holds: good snapshots, never a half step, and the rows up to them."""
