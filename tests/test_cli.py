@@ -21,8 +21,7 @@ from PIL import Image
 from test_images import bomb, cut, make, pixels, spoilt, with_value, written
 
 import deepred
-from deepred import cli, denoisers
-from deepred.beyond import stopping
+from deepred import cli
 from deepred.io import images
 
 LIMIT = 300  # seconds a subprocess may take; they take one to ten
@@ -303,11 +302,6 @@ def test_restore_stops_by_a_rule(noisy_png, tmp_path, small_network, capsys):
     options[3:6] = ["exponential-variance", "--patience", 30]
     assert call("restore", noisy_png, "-o", output, *options) == 0
     assert re.search(r"iteration \d+, \d+ of 400", capsys.readouterr().out)
-
-
-def test_the_names_of_the_command_line_are_those_of_the_package():
-    assert cli.DENOISERS == denoisers.NAMES
-    assert cli.RULES == stopping.NAMES
 
 
 # What it refuses ----------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import pandas as pd
 
 from ..errors import InputError
 from ..io.files import replacing
+from ..paper.runs import column
 from ..paper.store import IDENTITY, Store, as_table, read_runs
 
 logger = logging.getLogger(__name__)
@@ -164,7 +165,7 @@ def side_by_side(a: str | Path, b: str | Path) -> pd.DataFrame:
     out = index.to_frame(index=False)
     both = first["key"].notna() & second["key"].notna()
     for name, table in (("A", first), ("B", second)):
-        of_luma = (out["task"] != "denoise").to_numpy()
+        of_luma = out["task"].map(column).eq("psnr_y").to_numpy()
         out[f"{name} [dB]"] = table["psnr_y"].where(of_luma, table["psnr"]).to_numpy()
     out["B - A [dB]"] = (out["B [dB]"] - out["A [dB]"]).round(3)
     for name, table in (("A", first), ("B", second)):

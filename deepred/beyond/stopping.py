@@ -76,7 +76,7 @@ class Rule:
         """Take in the next iteration; True once one should stop, as of the latest look.
 
         `state` follows the one before, or is of an iteration at or before it: the solver has gone
-        back (`solver.iterate`), and what followed is forgotten.
+        back (`compute.rollback.iterate`), and what followed is forgotten.
         """
         k, output = state.k, state.output
         if self._least is None:

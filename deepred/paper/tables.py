@@ -364,8 +364,8 @@ def _signed(values: pd.Series) -> dict:
 
 def by_method(runs: pd.DataFrame, methods: Sequence[str]) -> dict[str, float]:
     """Mean PSNR of the task over the images, for assertions: method -> dB."""
-    column = "psnr" if (runs["task"] == "denoise").all() else "psnr_y"
-    return {m: float(runs[runs["method"] == m][column].mean()) for m in methods}
+    psnr = runs[metric_column(runs["task"].iloc[0])] if len(runs) else runs["psnr"]
+    return {m: float(psnr[runs["method"] == m].mean()) for m in methods}
 
 
 def precisions(runs: pd.DataFrame) -> pd.DataFrame:
