@@ -38,7 +38,7 @@ def test_a_part_has_runs_of_its_experiments_only(name):
 
 def test_a_figure_needs_its_image_alone():
     titles = [run.title for run in experiments.plan("paper", ["figure3"])]
-    assert sorted(titles) == ["head x4 bicubic", "head x4 deepred (paper)"]
+    assert sorted(titles) == ["head x4 bicubic", "head x4 deepred (fast)"]
     both = experiments.plan("paper", ["figure4", "figure6"])
     assert {run.image for run in both} == {"butterfly", "leaves"}
     assert {run.setting for run in both} == {"uniform"}

@@ -42,7 +42,7 @@ NOTEBOOKS = {
     "05_denoising": ("denoising", "section41", "table1", "figure1", "overfitting", "endurance"),
     "06_super_resolution": ("super-resolution", "table2", "table3", "table4", "figure2", "figure3"),
     "07_deblurring": ("deblurring", "table5", "figure4", "figure5", "figure6"),
-    "08_beyond": ("economy", "precision", "stopping", "denoisers"),
+    "08_beyond": ("choices", "economy", "precision", "stopping", "denoisers"),
     "09_paper_and_code": ("deviations",),
     "10_your_own_problem": ("inpainting", "tomography"),
 }

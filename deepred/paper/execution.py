@@ -148,8 +148,8 @@ class _Execution:
     def direct(self) -> dict:
         started, spent = time.perf_counter(), time.process_time()
         image = direct(self.run, self.y)
-        more = {"processor_seconds": time.process_time() - spent}
-        return self._put(image, time.perf_counter() - started, None, more)
+        spent = time.process_time() - spent
+        return self._put(image, time.perf_counter() - started, spent, None, {})
 
     def problem(self) -> Problem:
         run = self.run
@@ -190,13 +190,14 @@ class _Execution:
             "iterations": max(result.iterations),  # fewer than the budget where it has settled
             "stops": self._observers.told(lambda image: self.metric(image.cpu(), self.truth)),
         }
-        spent = curve.pop("processor_seconds").sum()
-        if self.engine.device == "cpu":
-            more["processor_seconds"] = float(spent)
+        spent = float(curve.pop("processor_seconds").sum())
         image = self.run.finished(result.image.cpu(), self.y)
-        return self._put(image, result.seconds, curve, more)
+        spent = spent if self.engine.device == "cpu" else None
+        return self._put(image, result.seconds, spent, curve, more)
 
-    def _put(self, image: Tensor, seconds: float, curve: dict | None, more: dict) -> dict:
+    def _put(
+        self, image: Tensor, seconds: float, spent: float | None, curve: dict | None, more: dict
+    ) -> dict:
         run = self.run
         record = {
             "key": self.key,
@@ -213,6 +214,7 @@ class _Execution:
             "iterations": run.settings.iterations if run.settings else 0,
             "metrics": {**metrics.all_of(image, self.truth), **more},
             "seconds": seconds,
+            "processor_seconds": spent,  # of this process; None where a GPU computes
             "settings": run.settings.as_dict() if run.settings else {},
             "provenance": provenance(self.engine),
         }
