@@ -28,7 +28,7 @@ def test_the_paper_profile_is_section_41():
     methods = {(run.method, run.preset) for run in runs}
     presets = ("fast", "paper", "authors")
     wanted = {(method, name) for method in ("dip", "deepred") for name in presets}
-    wanted |= {("noisy", ""), ("nlm", ""), ("cbm3d", ""), ("red", "paper"), ("red", "fast")}
+    wanted |= {("noisy", ""), ("nlm", ""), ("cbm3d", ""), ("red", "fast")}
     wanted |= {("dip-tv", "fast"), ("dip-tv", "authors")}
     assert methods == wanted
     by = {(run.method, run.preset): run.settings for run in runs}
