@@ -74,9 +74,9 @@ class Checkpoint:
         # By way of memory: torch's own writer takes a full disk for an error of its own.
         buffer = io.BytesIO()
         torch.save({**content, "identity": self.identity}, buffer)
-        with replacing(self.path) as temporary, open(temporary, "wb") as file:
-            file.write(hashlib.sha256(buffer.getbuffer()).digest())
-            file.write(buffer.getbuffer())
+        content = buffer.getvalue()
+        with replacing(self.path) as temporary:
+            temporary.write_bytes(hashlib.sha256(content).digest() + content)
         self._last = time.monotonic()
 
     def remove(self) -> None:
