@@ -105,7 +105,7 @@ def test_a_plan_says_what_is_there_and_what_is_to_do(tmp_path, capsys):
     assert cli.main([*command, "--dry-run"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("done") for line in lines) == 1
-    assert lines[-1] == "1 done, 5 to do, 0 cannot"
+    assert lines[-1] == "1 done, 6 to do, 0 cannot"
     assert not (tmp_path / "s" / "checkpoints").exists()  # nothing was begun
 
 
