@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty
 
@@ -147,10 +148,19 @@ def _units(runs: list[Run], device: str, batch: int) -> Iterator[list[Run]]:
 
 
 def _stop(pool: ProcessPoolExecutor) -> None:
-    """End the workers; each saves its run."""
-    for process in multiprocessing.active_children():
-        os.kill(process.pid, signal.SIGINT)
-    pool.shutdown(cancel_futures=True)
+    """End the workers; each saves its run.
+
+    They are told until they have ended: a signal that comes while a worker hands over what stopped
+    its run is taken for a part of that.
+    """
+    workers = multiprocessing.active_children()
+    pool.shutdown(wait=False, cancel_futures=True)
+    while alive := [worker for worker in workers if worker.is_alive()]:
+        for worker in alive:
+            with suppress(ProcessLookupError):
+                os.kill(worker.pid, signal.SIGINT)
+        alive[0].join(1)
+    pool.shutdown()
 
 
 class _Following:
@@ -231,7 +241,7 @@ CLAIMED = "claimed"
 
 # In each worker process: where it tells its progress, set by `_prepare`, and whether it has a run.
 _queue = None
-_busy = False
+_busy = _ending = False
 
 
 def _prepare(threads: int, queue) -> None:
@@ -247,9 +257,12 @@ def _prepare(threads: int, queue) -> None:
 
 
 def _told_to_end(number: int, frame) -> None:
+    global _ending
     if not _busy:
         os._exit(130)  # nothing to save, and nobody wants to know where it waited for work
-    signal.default_int_handler(number, frame)
+    if not _ending:  # once: the run is being saved
+        _ending = True
+        signal.default_int_handler(number, frame)
 
 
 def _end_with_the_parent() -> None:
