@@ -125,7 +125,7 @@ if p.profile != "smoke" and p.images is None and p.iterations is None:
 # The network's output on the way, fitted to the noisy picture of a face, 128 × 128 pixels:
 
 # %%
-frames = [k for k in (10, 50, 200, 700, 2000) if k <= p.live(2000)]
+frames = [k for k in (10, 50, 200, 700, 2000) if k <= p.live(2000)] or [p.live(2000)]
 film = {}
 
 

@@ -268,7 +268,7 @@ assert torch.equal(result.image, x)
 # $u$ and $f(x) - x$ are small, so they are enlarged five times around grey.
 
 # %%
-when = [k for k in (20, 100, 300, 600) if k <= p.live(600)]
+when = [k for k in (20, 100, 300, 600) if k <= p.live(600)] or [p.live(600)]
 seen = {}
 
 

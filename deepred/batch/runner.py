@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import multiprocessing
 import os
 import signal
@@ -241,7 +242,8 @@ CLAIMED = "claimed"
 
 # In each worker process: where it tells its progress, set by `_prepare`, and whether it has a run.
 _queue = None
-_busy = _ending = False
+_busy = False
+_told = -math.inf  # when it was last told to end
 
 
 def _prepare(threads: int, queue) -> None:
@@ -257,11 +259,11 @@ def _prepare(threads: int, queue) -> None:
 
 
 def _told_to_end(number: int, frame) -> None:
-    global _ending
+    global _told
     if not _busy:
         os._exit(130)  # nothing to save, and nobody wants to know where it waited for work
-    if not _ending:  # once: the run is being saved
-        _ending = True
+    if time.monotonic() - _told > 5:  # not while the run is being saved
+        _told = time.monotonic()
         signal.default_int_handler(number, frame)
 
 

@@ -175,7 +175,10 @@ class Hourglass(nn.Module):
 
     def __del__(self) -> None:
         if getattr(self, "_net", None) and library is not None:
-            self._call("free", self._net)
+            try:
+                self._call("free", self._net)
+            except KeyboardInterrupt:  # from here it would reach nobody
+                pass
 
 
 def perturbed(z: Tensor, scale: float, generator: torch.Generator) -> Tensor:
