@@ -138,7 +138,7 @@ def keep(state):
 face = notebook.load("builtin/astronaut")
 noisy = degrade(face, Identity(), sigma, seed)
 long = deepred.preset("fast", method="dip").replace(iterations=p.live(2000))
-deepred.restore(noisy, method="dip", settings=long, callback=keep, device=p.device)
+_ = deepred.restore(noisy, method="dip", settings=long, callback=keep, device=p.device)
 
 # %% tags=["nbval-ignore-output"]
 panels = {f"k = {k}\n{metrics.psnr(image, face):.1f} dB": image for k, image in film.items()}

@@ -281,7 +281,7 @@ def keep(state):
 cat = notebook.load("builtin/chelsea")
 watched = deepred.preset("fast", denoiser="nlm").replace(iterations=p.live(600))
 noisy = degrade(cat, H, sigma, seed)
-deepred.restore(noisy, settings=watched, sigma=sigma, seed=seed, callback=keep, device=p.device)
+_ = deepred.restore(noisy, settings=watched, sigma=sigma, seed=seed, callback=keep, device=p.device)
 
 # %% tags=["nbval-ignore-output"]
 panels = {f"T(z), k = {k}": state.output for k, state in seen.items()}
