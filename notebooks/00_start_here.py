@@ -168,8 +168,8 @@ plots.save(figure, p.figures, "start_here_curves")
 # ## Your own picture
 #
 # The cells above take NLM for $f$, as the paper does. The default, `preset("fast")`, has BM3D, a
-# stronger denoiser, and is better on a whole photograph: one and a half minutes to six for
-# 256 × 256 pixels on two cores. From the command line (the noise level is estimated unless you give
+# stronger denoiser, and is better on a whole photograph: one to two minutes of a processor for
+# 256 × 256 pixels. From the command line (the noise level is estimated unless you give
 # `--sigma`):
 #
 # ```

@@ -232,7 +232,7 @@ if p.profile != "smoke" and p.images is None and p.iterations is None:
 # ```
 #
 # A photograph of 12 megapixels is too large for a network that is trained on it alone: crop to what matters, or scale it
-# down. With preset `fast`, 256 × 256 pixels take two to six minutes on two cores, and 512 × 512 about ten in denoising.
+# down. With preset `fast`, 256 × 256 pixels take one to seven processor minutes, and 512 × 512 about thirteen in denoising.
 # In this order:
 #
 # 1. **The operator.** What happened to the light? Chain operators with `Composed(last, first)`: what happened to the light
