@@ -277,10 +277,10 @@ if len(quick) and p.profile != "smoke":
 # rises as fast, keeps rising, and ends by itself when it has reached the noise and come to rest, on the
 # coffee after 600 iterations. Its curve is that of the network; the result in the table is BM3D of it,
 # with seven tenths of the residual given back (preset `fast`), another 0.5 to 1.0 dB up. The table says
-# soberly what that is worth: BM3D alone has 30.81 dB, DeepRED 30.83. With so strong a denoiser as $f$,
+# soberly what that is worth: BM3D alone has 30.80 dB, DeepRED 30.83. With so strong a denoiser as $f$,
 # at this size, the network adds next to nothing to it; with NLM, as in the paper and in the live part
 # above, it adds more than a decibel. DIP has Gaussian $z$ here, as on the whole images, where that is
-# better for it; on pictures this small the uniform one is (29.6 dB on average, by the same network).
+# better for it; on pictures this small the uniform one would be.
 #
 # ## Run-time
 #
