@@ -279,8 +279,7 @@ if len(quick) and p.profile != "smoke":
 # with seven tenths of the residual given back (preset `fast`), another 0.5 to 1.0 dB up. The table says
 # soberly what that is worth: BM3D alone has 30.80 dB, DeepRED 30.83. With so strong a denoiser as $f$,
 # at this size, the network adds next to nothing to it; with NLM, as in the paper and in the live part
-# above, it adds more than a decibel. DIP has Gaussian $z$ here, as on the whole images, where that is
-# better for it; on pictures this small the uniform one would be.
+# above, it adds more than a decibel. DIP has DeepRED's Gaussian $z$ here.
 #
 # ## Run-time
 #
