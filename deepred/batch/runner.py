@@ -7,6 +7,7 @@ import math
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -256,6 +257,13 @@ def _prepare(threads: int, queue) -> None:
     # has its background jobs ignore Ctrl-C, and that is inherited; the parent says it so, though.
     signal.signal(signal.SIGTERM, _told_to_end)
     signal.signal(signal.SIGINT, _told_to_end)
+    # A signal that arrives while Python finalises an object is only printed; the parent repeats it.
+    sys.unraisablehook = _print_unless_interrupted
+
+
+def _print_unless_interrupted(unraisable) -> None:
+    if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(unraisable)
 
 
 def _told_to_end(number: int, frame) -> None:
