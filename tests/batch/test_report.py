@@ -139,6 +139,6 @@ def test_a_figure_without_a_caption_has_its_name(out):
 def test_every_committed_figure_has_a_caption():
     from pathlib import Path
 
-    for path in (Path(__file__).parent.parent / "figures").glob("*.png"):
+    for path in (Path(__file__).parents[2] / "figures").glob("*.png"):
         known = path.stem in report.CAPTIONS or path.stem.rpartition("_")[0] in report.CAPTIONS
         assert known, path.name

@@ -14,7 +14,7 @@ from deepred.paper import tables, verify
 from deepred.paper.experiments import NCSR, TABLES, printed
 from deepred.paper.store import COLUMNS
 
-PAPER = Path(__file__).parent.parent / "data" / "paper.csv"
+PAPER = Path(__file__).parents[2] / "data" / "paper.csv"
 
 
 def test_the_papers_averages_are_those_of_its_images():

@@ -16,7 +16,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 import torch
-from test_store import record
+from records import record
 
 from deepred.batch import results, runner
 from deepred.cli import main

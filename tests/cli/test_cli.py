@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pictures import bomb, cut, make, pixels, spoilt, with_value, written
 from PIL import Image
-from test_images import bomb, cut, make, pixels, spoilt, with_value, written
 
 import deepred
 from deepred import cli

@@ -8,22 +8,12 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 import torch
+from records import record
 
-from deepred.compute.engine import Engine
 from deepred.errors import InputError
 from deepred.paper import experiments, store, studies
 from deepred.paper.store import Store, read_curves, read_runs
 from deepred.settings import Settings
-
-
-def record(key="k1", **changes):
-    base = {
-        "key": key, "profile": "quick", "experiment": "denoising", "task": "denoise",
-        "setting": "sigma 25", "image": "coffee", "method": "dip", "preset": "fast", "seed": 0,
-        "iterations": 3, "metrics": {"psnr": 30.12345, "ssim": 0.9}, "seconds": 1.23,
-        "settings": {"lam": 0.5}, "provenance": store.provenance(Engine()),
-    }  # fmt: skip
-    return {**base, **changes}
 
 
 @pytest.fixture
@@ -103,7 +93,7 @@ def test_committed_results_are_readable_and_complete():
     """Every committed run names its commit and settings; every curve belongs to a run."""
     from pathlib import Path
 
-    root = Path(__file__).parent.parent / "data" / "results"
+    root = Path(__file__).parents[2] / "data" / "results"
     folders = [f for f in sorted(root.glob("*")) if f.is_dir()]
     assert folders
     for folder in folders:

@@ -15,7 +15,7 @@ from deepred.errors import InputError
 from deepred.io import images
 from deepred.paper import experiments, notebook
 
-FOLDER = Path(__file__).parent.parent / "notebooks"
+FOLDER = Path(__file__).parents[2] / "notebooks"
 NAMES = list(reproduce.NOTEBOOKS)
 
 

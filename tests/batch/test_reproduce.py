@@ -61,7 +61,7 @@ def test_committed_results_are_of_runs_that_are_planned():
     from deepred.paper.store import IDENTITY, read_runs
 
     for profile in ("quick", "paper"):
-        runs = read_runs(Path(__file__).parent.parent / "data" / "results" / profile)
+        runs = read_runs(Path(__file__).parents[2] / "data" / "results" / profile)
         seeds = tuple(int(seed) for seed in runs["seed"].unique())
         planned = {
             tuple(str(getattr(run, name)) for name in IDENTITY)
@@ -141,7 +141,7 @@ def test_what_fails_is_told_at_the_end_and_the_rest_still_runs(tmp_path, monkeyp
     shows = ("denoising",)
     monkeypatch.setattr(reproduce, "NOTEBOOKS", dict.fromkeys(("bad", "dies", "good"), shows))
     monkeypatch.setattr(reproduce, "folder", lambda: sources)
-    committed = Path(__file__).parent.parent / "data" / "results" / "paper"
+    committed = Path(__file__).parents[2] / "data" / "results" / "paper"
     monkeypatch.setattr(reproduce, "committed", lambda: committed)
 
     def compute(runs, store, options) -> Outcome:
