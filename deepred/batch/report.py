@@ -95,7 +95,8 @@ CAPTIONS = {
     "deblurring_live": "The notebook's live part: deblurring.",
 }
 
-SMALL = 128**2  # pixels up to which an image is shown without loss
+FIGURE = 1400  # pixels of a figure's longer side, at most
+IMAGES = 3_000_000  # bytes that all images of the sliders take, about
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,7 @@ def write(
     runs: Sequence[Run],
     store: Store,
     found: Mapping[str, pd.DataFrame],
+    notes: Mapping[str, str],
     failures: Sequence[str] = (),
 ) -> Path:
     """Write out/report.html of what `deepred reproduce` left under `out`.
@@ -125,6 +127,7 @@ def write(
     ----------
     runs : what was asked for; those without a record are listed as not run.
     found : the tables by name, in `deepred.paper.tables`' form.
+    notes : what stands under a table, by its name.
     failures : lines that say what failed.
     """
     reasons = [experiments.missing(run) for run in runs]
@@ -139,7 +142,7 @@ def write(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    order = [*TITLES, *(f"{name}-{profile}" for name in experiments.TABLES), *STUDIES]
+    own = {f"{name}-{profile}": _small(name, profile) for name in experiments.TABLES}
     text = environment.get_template("report.html.jinja").render(
         profile=profile,
         version=__version__,
@@ -149,11 +152,9 @@ def write(
         seconds=rows["seconds"].sum(),
         asked=len(runs),
         failures=list(failures),
-        tables=[
-            (TITLES.get(name) or STUDIES.get(name) or _small(name, profile), _cells(found[name]))
-            for name in order
-            if name in found and len(found[name])
-        ],
+        own=list(_tables(own, found, notes)),
+        papers=list(_tables(TITLES, found, notes)),
+        studies=list(_tables(STUDIES, found, notes)),
         figures=list(_figures(out / "figures")),
         comparisons=list(_comparisons(runs, each, store)),
         absent=_grouped(absent),
@@ -167,18 +168,31 @@ def write(
 
 
 def _small(name: str, profile: str) -> str:
-    table = experiments.TABLES[name.removesuffix(f"-{profile}")]
-    return f"{table.source}, profile {profile}: means over its images"
+    return f"{experiments.TABLES[name].source}, profile {profile}: means over its images"
 
 
 def _command(profile: str) -> str:
     return f"deepred reproduce --profile {profile}"
 
 
-def _cells(table: pd.DataFrame) -> dict:
-    """Header and rows of a table; None is what was not run, "" is nothing."""
-    text = table.astype(object).where(table.notna(), None)
-    return {"header": list(text.columns), "rows": text.to_numpy().tolist()}
+def _tables(titles: Mapping[str, str], found, notes) -> Iterator[dict]:
+    """Title, header, rows and note of each table; None is what was not run, "" is nothing.
+
+    First the method, then the average, before the images, so that a phone shows them.
+    """
+    for key, title in titles.items():
+        if key not in found or found[key].empty:
+            continue
+        table = found[key].astype(object).where(found[key].notna(), None)
+        if "" in table:  # whose numbers a row has
+            told = [": ".join(filter(None, pair)) for pair in zip(table["method"], table.pop(""))]
+            table["method"] = told
+        for name in ("average", "method"):
+            if name in table:
+                table.insert(int(name == "average"), name, table.pop(name))
+        rows = table.to_numpy().tolist()
+        note = notes.get(key, "").replace("`", "")
+        yield {"title": title, "header": list(table.columns), "rows": rows, "note": note}
 
 
 def _figures(folder: Path) -> Iterator[tuple[str, str, str]]:
@@ -191,7 +205,9 @@ def _figures(folder: Path) -> Iterator[tuple[str, str, str]]:
     for path in sorted(folder.glob("*.png"), key=place):
         name = path.stem
         caption = CAPTIONS.get(name) or CAPTIONS.get(name.rpartition("_")[0], name)
-        yield name, caption, _address(path.read_bytes(), "png")
+        with Image.open(path) as figure:
+            figure.thumbnail((FIGURE, FIGURE))
+            yield name, caption, _encoded(figure.convert("RGB"), 80)
 
 
 def _comparisons(runs: Sequence[Run], found, store: Store) -> Iterator[Comparison]:
@@ -200,6 +216,7 @@ def _comparisons(runs: Sequence[Run], found, store: Store) -> Iterator[Compariso
         if record is not None and run.settings is not None:
             what = (run.task, run.setting, run.dataset, run.image, run.crop)
             groups.setdefault(what, []).append((run, record))
+    most = IMAGES // sum(len(members) + 2 for members in groups.values()) if groups else 0
     for members in groups.values():
         run = members[0][0]
         truth = run.truth()
@@ -225,24 +242,25 @@ def _comparisons(runs: Sequence[Run], found, store: Store) -> Iterator[Compariso
         what = "" if run.task == "denoise" else f", {run.setting}"
         yield Comparison(
             f"{run.image}: {task.title}{what}", truth.shape[3], truth.shape[2], names,
-            [_picture(image) for image in images], len(shown), (deepred or [0])[0],
+            [_picture(image, most) for image in images], len(shown), (deepred or [0])[0],
         )  # fmt: skip
 
 
-def _picture(image: Tensor) -> str:
-    """An image as a data: address; WebP with little loss where it is large."""
+def _picture(image: Tensor, most: int) -> str:
+    """An image as a data: address, of `most` bytes if a quality of 50 gives that."""
     array = to_array(image)
-    buffer = io.BytesIO()
     picture = Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
-    if array.shape[0] * array.shape[1] <= SMALL:
-        picture.save(buffer, "PNG")
-        return _address(buffer.getvalue(), "png")
-    picture.save(buffer, "WEBP", quality=92)
-    return _address(buffer.getvalue(), "webp")
+    for quality in (95, 85, 70, 50):
+        address = _encoded(picture, quality)
+        if len(address) <= most:
+            break
+    return address
 
 
-def _address(data: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+def _encoded(picture: Image.Image, quality: int) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, "WEBP", quality=quality)
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _grouped(absent: Sequence[tuple[Run, str | None]]) -> list[tuple[str, list[str]]]:

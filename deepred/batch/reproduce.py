@@ -11,9 +11,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
 
 import pandas as pd
@@ -22,6 +21,7 @@ from ..errors import InputError
 from ..io.files import replacing
 from ..paper import comparisons, execution, experiments
 from ..paper.store import Store, read_runs
+from .progress import Progress
 
 try:
     import papermill
@@ -67,6 +67,7 @@ def reproduce(options, compute) -> int:
 
     1 if a run or a notebook failed, which is said at the end, or if no run could be computed.
     """
+    started = time.monotonic()
     runs = experiments.plan(options.profile, options.only, tuple(options.seeds))
     source = folder()
     out = Path(options.out)
@@ -76,7 +77,8 @@ def reproduce(options, compute) -> int:
     results = out / "results" / options.profile
     keys = {record["key"] for record in stored(store, options.profile, options.seeds)}
     store.export(results, list(keys), images=True)
-    found = write_tables(results, out / "tables", options.profile)
+    papers = read_runs(results if options.profile == "paper" else committed())
+    found = write_tables(results, papers, out / "tables", options.profile)
     parameters = {
         "profile": options.profile,
         "results": str((out / "results").resolve()),
@@ -91,13 +93,11 @@ def reproduce(options, compute) -> int:
     ]
     pairs = [(source / f"{name}.ipynb", out / "executed" / f"{name}.ipynb") for name in wanted]
     failures += [f"notebook {line}" for line in execute_all(pairs, parameters)]
-    report.write(out, options.profile, runs, store, found, failures)
-    for name in ("figures", "tables", "executed"):
-        files = sorted(p.name for p in (out / name).glob("*.*"))
-        print(f"{out / name}/: {', '.join(files)}")
-    print(out / "report.html")
+    path = report.write(out, options.profile, runs, store, found, notes(papers), failures)
     for line in failures:
         print(f"failed: {line}", file=sys.stderr)
+    counts = f"{len(outcome.done)} runs and {len(pairs)} notebooks"
+    print(f"{counts} in {_duration(time.monotonic() - started)}: open {path}", flush=True)
     return 1 if failures or (runs and not outcome.done) else 0
 
 
@@ -150,23 +150,26 @@ def execute_all(pairs: list[tuple[Path, Path]], parameters: dict) -> list[str]:
     Their live parts have small networks, which use one core each; what runs outside the solver is
     told to.
     """
-    done = count(1)
-    with _one_thread_each():
-        return _execute_all(pairs, parameters, done)
 
-
-def _execute_all(pairs, parameters: dict, done: Iterator[int]) -> list[str]:
-
-    def one(pair: tuple[Path, Path]) -> str | None:
+    def one(pair: tuple[Path, Path]) -> tuple[str | None, float]:
         started = time.monotonic()
-        error = execute(*pair, parameters)
-        took = f"{time.monotonic() - started:.0f} s" if error is None else "failed"
-        line = f"notebook {next(done)}/{len(pairs)}  {pair[0].stem:28s} {took}"
-        print(line, file=sys.stderr, flush=True)
-        return error
+        return execute(*pair, parameters), time.monotonic() - started
 
-    with ThreadPoolExecutor(max(1, min(len(pairs), os.cpu_count() or 1))) as pool:
-        return [error for error in pool.map(one, pairs) if error is not None]
+    workers = max(1, min(len(pairs), os.cpu_count() or 1))
+    with (
+        _one_thread_each(),
+        Progress(len(pairs), "notebooks", "notebooks") as progress,
+        ThreadPoolExecutor(workers) as pool,
+    ):
+        futures = {pool.submit(one, pair): pair[0].stem for pair in pairs}
+        if pairs:
+            progress.line(f"{len(pairs)} notebooks, {workers} at once")
+        for number, future in enumerate(as_completed(futures), 1):
+            error, seconds = future.result()
+            took = f"{seconds:.1f} s" if error is None else "failed"
+            progress.line(f"{number:3d}/{len(pairs)}  {futures[future]:54s} {took:>9s}")
+            progress.reach(number)
+        return [error for error, _ in (future.result() for future in futures) if error is not None]
 
 
 @contextmanager
@@ -182,10 +185,10 @@ def _one_thread_each() -> Iterator[None]:
         del os.environ["OMP_NUM_THREADS"]
 
 
-def write_tables(results: Path, folder: Path, profile: str) -> dict[str, pd.DataFrame]:
+def write_tables(results: Path, papers: pd.DataFrame, folder: Path, profile: str) -> dict:
     """Tables as Markdown and CSV: the summary of a profile, which is printed, too, and the paper's.
 
-    The latter from the results at hand in profile paper, else from the committed ones.
+    The former from the folder `results`, the latter from the runs `papers`. By file name.
     """
     runs, found = read_runs(results), {}
     for name, table in experiments.TABLES.items():
@@ -196,9 +199,7 @@ def write_tables(results: Path, folder: Path, profile: str) -> dict[str, pd.Data
         print(f"\n{table.source}, profile {profile}, mean over the images\n")
         print(summary.to_string(index=False, justify="right"))
     print()
-    if profile != "paper":
-        runs = read_runs(committed())
-    found |= papers_tables(runs)
+    found |= papers_tables(papers)
     for name, table in found.items():
         tables.save(table, folder, name)
     return found
@@ -217,6 +218,24 @@ def papers_tables(runs) -> dict:
         for setting in table.settings:
             found[f"{name}-{setting}"] = tables.compared(table, setting, mine)
     return found | comparisons.tables(runs)
+
+
+def notes(runs) -> dict[str, str]:
+    """What of the paper's tables has not been run, a sentence by file name."""
+    found = {}
+    for name, table in experiments.TABLES.items():
+        for setting in table.settings:
+            file = "section41" if name == "denoising" else f"{name}-{setting}"
+            found[file] = tables.left_out(table, setting, runs[runs["experiment"] == name])
+    if any(told for file, told in found.items() if file.startswith(("table2", "table3"))):
+        found["table4"] = (
+            "A mean over images that were not all run is left out: see Tables 2 and 3."
+        )
+    return found
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 def regenerate(figures: Path) -> int:
