@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from .denoise.bm3d import bm3d_torch
 from .denoise.classical import bilateral, median, tv, wavelet
-from .denoise.common import of_its_shape
+from .denoise.common import called
 from .denoise.learned import learned
 from .denoise.nlm import nlm
-from .errors import InputError
+from .errors import InputError, shown
 
 NAMES = ("nlm", "bm3d", "tv", "wavelet", "bilateral", "median")
 
@@ -35,7 +35,7 @@ def named(name: str) -> Callable[[Tensor, float], Tensor]:
         If there is none of that name.
     """
     if name not in NAMES:
-        raise InputError(f"unknown denoiser {name!r}; known are {', '.join(NAMES)}")
+        raise InputError(f"unknown denoiser {shown(name)}; known are {', '.join(NAMES)}")
     return dict(zip(NAMES, (nlm, bm3d_torch, tv, wavelet, bilateral, median)))[name]
 
 
@@ -56,13 +56,12 @@ def adapted(f: str | nn.Module | Callable[[Tensor, float], Tensor]) -> Callable:
     if not callable(f):
         raise InputError(
             f"denoiser must be one of {', '.join(NAMES)}, a callable f(x, sigma) or a torch "
-            f"module, got {f!r}"
+            f"module, got {shown(f)}"
         )
 
     @functools.wraps(f, updated=())
     @torch.no_grad()
     def denoise(x: Tensor, sigma: float) -> Tensor:
-        name = getattr(f, "__name__", type(f).__name__)
-        return of_its_shape(f(x.clone(), sigma), x, name)  # it may work in place
+        return called(f, x, sigma, getattr(f, "__name__", type(f).__name__))
 
     return denoise

@@ -10,7 +10,7 @@ notebooks' live cells run, and which is worse on larger images.
 
 from __future__ import annotations
 
-from .errors import InputError
+from .errors import at_least, choice
 from .settings import Settings
 
 METHODS = ("deepred", "dip", "dip-tv", "red")
@@ -244,16 +244,13 @@ def preset(
     InputError
         If there is no such preset, task, method or setting.
     """
-    known = {**SETTINGS, **OTHER_SETTINGS}
-    setting = known.get(task, ("",))[0] if setting is None else setting
-    for what, value, choices in [
-        ("preset", name, PRESETS),
-        ("task", task, TASKS),
-        ("method", method, METHODS),
-        ("setting", setting, known.get(task, ())),
-    ]:
-        if value not in choices:
-            raise InputError(f"unknown {what} {value!r}; known are {', '.join(choices)}")
+    settings_of = {**SETTINGS, **OTHER_SETTINGS}
+    choice("preset", name, PRESETS)
+    choice("task", task, TASKS)
+    choice("method", method, METHODS)
+    rows = settings_of[task]
+    setting = rows[0] if setting is None else choice("setting", setting, rows)
+    sigma = at_least("sigma", sigma)
     column = COLUMNS.index(f"{name} small" if small and name in ("fast", "best") else name)
     settings = Settings(**{field: row[column] for field, row in TABLES[task, setting].items()})
     if settings.strengthen:

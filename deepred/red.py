@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .errors import InputError, positive
+from .errors import InputError, choice, positive
 from .operators import adapted, holes, seen
 
 Denoise = Callable[[Tensor], Tensor]
@@ -99,8 +99,7 @@ def solve(
         If lam or c is not above 0, there is no such method, or H has no adjoint.
     """
     lam, c = positive("lam", lam), None if c is None else positive("c", c)
-    if method not in ("fixed-point", "steepest-descent"):
-        raise InputError(f"method must be fixed-point or steepest-descent, got {method!r}")
+    choice("method", method, ("fixed-point", "steepest-descent"))
     H = adapted(H)
     if not hasattr(H, "adjoint"):
         raise InputError("RED alone needs an H with an adjoint: H.adjoint(y)")

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import InputError, real
+from ..errors import InputError, real, shown
 from ..operators import Blur, Identity, Inpaint, adapted, holes, image_shape, task_of
 
 
@@ -51,6 +51,9 @@ class Framed:
                 f"{self.left + self.right}x{self.top + self.bottom}"
             )
         return x[..., self.top : bottom, self.left : right]
+
+    def doubt(self, y: Tensor) -> str | None:
+        return self.blur.doubt(y)
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.crop(self.blur(x))
@@ -121,7 +124,9 @@ class Scaled:
     def __post_init__(self) -> None:
         factor = real(self.factor)
         if not math.isfinite(factor) or not factor:
-            raise InputError(f"factor must be a finite number other than 0, got {self.factor!r}")
+            raise InputError(
+                f"factor must be a finite number other than 0, got {shown(self.factor)}"
+            )
         object.__setattr__(self, "factor", factor)
         object.__setattr__(self, "operator", adapted(self.operator))
 
@@ -141,6 +146,10 @@ class Scaled:
     def image_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """(C, H, W) of the image, of a measurement's."""
         return image_shape(self.operator, shape)
+
+    def doubt(self, y: Tensor) -> str | None:
+        doubt = getattr(self.operator, "doubt", lambda y: None)
+        return doubt(y / self.factor)
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.factor * self.operator(x)

@@ -50,7 +50,7 @@ class Radon:
     angles: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "side", whole("side", self.side, 2))
+        object.__setattr__(self, "side", whole("side", self.side, 2, 10**5))
         angles = tuple(map(real, self.angles)) if isinstance(self.angles, tuple) else ()
         if not angles or not np.isfinite(angles).all():  # an array or a list could not be hashed
             raise InputError("angles must be a tuple of one or more finite numbers, in degrees")
@@ -63,7 +63,7 @@ class Radon:
         Fewer than side views, or a span below 180 (limited angle), leave the image undetermined.
         InputError if count is no whole number of at least 1, or span not above 0.
         """
-        count, span = whole("the number of views", count), positive("span", span)
+        count, span = whole("the number of views", count, 1, 10**6), positive("span", span)
         return cls(side, tuple(float(k) * span / count for k in range(count)))
 
     def image_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -94,6 +94,15 @@ class Radon:
         planes = self.side * y.detach().cpu().numpy().reshape(-1, *y.shape[2:])
         images = [iradon(p.T, np.array(self.angles), filter_name=filter_name) for p in planes]
         return torch.from_numpy(np.stack(images).reshape(*y.shape[:2], self.side, self.side)).to(y)
+
+    def doubt(self, y: Tensor) -> str | None:
+        """A sentence if y cannot be means along rays of an image in [0, 1], as sums are not."""
+        if y.max() <= 2:
+            return None
+        return (
+            f"the sinogram's largest value is {y.max():.3g}, and the mean along a ray is at most 1 "
+            f"for an image in [0, 1]: divide one of sums by side, {self.side}"
+        )
 
     def whitener(self, eps: float) -> Callable[[Tensor], Tensor]:
         """W = (|frequency| + eps)^(1/2) along the detectors, scaled to mean 1, as a map of y's.
@@ -142,7 +151,7 @@ class _Product(torch.autograd.Function):
 
 
 @lru_cache(maxsize=8)  # tens of megabytes each
-@torch.inference_mode(False)  # what is kept must serve a later fit
+@torch.inference_mode(False)  # what is cached must serve a later fit
 def _weights(side: int, angles: tuple[float, ...], dtype, device) -> tuple[Tensor, Tensor]:
     """The matrix of `Radon`, (angles * side, side^2), and its transpose."""
     centre = side // 2

@@ -26,7 +26,7 @@ from collections import deque
 import torch
 from torch import Tensor
 
-from ..errors import InputError, positive, real, whole
+from ..errors import InputError, choice, positive, real, shown, whole
 from ..solver import State
 
 NAMES = ("windowed-variance", "exponential-variance", "discrepancy")
@@ -45,8 +45,7 @@ def named(name: str, sigma: float | None = None, **options) -> Rule:
     InputError
         If there is no such rule or option, or a value is outside its range.
     """
-    if name not in NAMES:
-        raise InputError(f"unknown stopping rule {name!r}; known are {', '.join(NAMES)}")
+    choice("the stopping rule", name, NAMES)
     kind = dict(zip(NAMES, (WindowedVariance, ExponentialVariance, Discrepancy)))[name]
     known = [p for p in inspect.signature(kind).parameters if p != "sigma"]
     for option in options:
@@ -248,7 +247,7 @@ class ExponentialVariance(_Variance):
     def __init__(self, weight: float = 0.1, patience: int = 1000, every: int = 10) -> None:
         self.weight = real(weight)
         if not 0 < self.weight < 1:
-            raise InputError(f"weight must be a number in (0, 1), got {weight!r}")
+            raise InputError(f"weight must be a number in (0, 1), got {shown(weight)}")
         super().__init__(math.ceil(2 / self.weight), patience, every)
 
     def _take_in(self, output: Tensor) -> None:
@@ -347,7 +346,7 @@ class ExponentialMean:
     def __init__(self, weight: float = 0.01) -> None:
         self.weight = real(weight)
         if not 0 < self.weight <= 1:
-            raise InputError(f"weight must be a number in (0, 1], got {weight!r}")
+            raise InputError(f"weight must be a number in (0, 1], got {shown(weight)}")
         self._mean: Tensor | None = None
         self._last = -1
 

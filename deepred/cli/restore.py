@@ -14,8 +14,8 @@ from ..compute import engine
 from ..errors import InputError
 from ..io import images
 from ..io.kernels import KERNELS, read_kernel, read_mask
-from ..noise import estimate
 from ..operators import Downsample, Identity
+from ..problem.noise import estimate
 
 logger = logging.getLogger(__name__)
 

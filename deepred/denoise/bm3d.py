@@ -5,14 +5,14 @@ sparse 3-D transform-domain collaborative filtering", IEEE Transactions on Image
 (2007), and, by the same, "Color image denoising via sparse 3D collaborative filtering with grouping
 constraint in luminance-chrominance space", ICIP 2007.
 
-Three things make it quick without kernels of its own. All blocks of the image are transformed once
-and the groups gathered from that table. The filtered groups are added up, weighted, in such a table
-too, so that the inverse transform, being linear, is of each position once and not of each member
-of each group. And the host waits for no value.
+Three things make it fast without kernels of its own. All blocks of the image are transformed once,
+and groups are gathered from that table. Filtered groups are added up, weighted, in such a table,
+too, so that the inverse transform, which is linear, is applied once per position and not to each
+member of each group. And the host never waits for a value.
 
-The groups add up as integers, whose sum is the same in any order: CUDA's atomic additions keep
-none. Products of matrices are in float64, as `Engine` lets those of float32 be TF32, with 10 bits
-of mantissa.
+Groups are added up as integers, whose sum does not depend on the order, which CUDA's atomic
+additions leave open. Matrix products are in float64, because `Engine` may let those of float32 be
+TF32, with 10 bits of mantissa.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..errors import InputError
-from .common import array, check, each, tensor
+from ..errors import InputError, whole
+from .common import array, check, each, mirrored, tensor
 
 BLOCK = 8  # pixels a side
 DISTANCE = 19  # pixels that blocks are looked for in each direction: 39 x 39 positions
@@ -63,23 +63,18 @@ def bm3d_torch(
     Raises
     ------
     InputError
-        If x is not such a tensor, sigma no finite number of at least 0, or step not 1 to 8.
+        If x is no image of floats (N, C, H, W), sigma no finite number of at least 0, or step not 1
+        to 8.
     """
-    if x.ndim != 4 or x.dtype not in (torch.float32, torch.float64):
-        told = f"{tuple(x.shape)}, {str(x.dtype).removeprefix('torch.')}"
-        raise InputError(f"BM3D is of images (N, C, H, W) in float32 or float64, not of {told}")
-    if not 0 <= sigma < math.inf:
-        raise InputError(f"BM3D needs a finite noise level sigma of at least 0, not {sigma}")
-    if step not in range(1, BLOCK + 1):
-        raise InputError(f"BM3D needs a step of 1 to {BLOCK} pixels, not {step}")
+    sigma, step = check(x, sigma), whole("step", step, 1, BLOCK)
     x = x.detach()
-    if sigma == 0 or x.numel() == 0:
+    if sigma == 0:
         return x.clone()
     chunk = chunk or (16384 if x.is_cuda else 1024)
     images = x if x.shape[1] == 3 else x.flatten(0, 1).unsqueeze(1)
     results = []
     for image in images:
-        # Integers need a known range. A power of two changes no digit, and is 1 for most images.
+        # Integers need a known range. Dividing by a power of two is exact; it is 1 for most images.
         limits = torch.finfo(x.dtype)
         unit = image.abs().amax().clamp_min(limits.tiny).log2().ceil().exp2()
         unit = unit.clamp_max(limits.max)
@@ -87,7 +82,7 @@ def bm3d_torch(
         basic = _stage(noisy, None, threshold * level, step, chunk)
         final = _stage(noisy, basic, level, step, chunk)
         restored = _opponent(final[:, : x.shape[2], : x.shape[3]], back=True) * unit
-        # What is not finite stays so, for the solver to see; 0 otherwise, without a look at it.
+        # Adds 0, or NaN if the image is not finite, so that the solver sees it.
         results.append(restored + 0 * image.abs().amax())
     return torch.stack(results).reshape(x.shape)
 
@@ -238,12 +233,9 @@ def _opponent(image: Tensor, *, back: bool = False) -> Tensor:
 def _framed(image: Tensor, step: int) -> Tensor:
     """(channels, height, width) with some mirrored below and right, so that references fit in."""
     for dim in (1, 2):
-        size = image.shape[dim]
-        length = max(size, BLOCK)
-        index = torch.arange(length + (BLOCK - length) % step, device=image.device)
-        index = index % max(2 * size - 2, 1)
-        index = torch.minimum(index, (2 * size - 2 - index).abs())  # abs: a size of 1
-        image = image.index_select(dim, index)
+        length = max(image.shape[dim], BLOCK)
+        more = length + (BLOCK - length) % step - image.shape[dim]
+        image = mirrored(image, dim, 0, more)
     return image
 
 

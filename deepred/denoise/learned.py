@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from .common import check, of_its_shape
+from .common import called, check
 
 
 def learned(module: nn.Module) -> Callable[[Tensor, float], Tensor]:
@@ -35,15 +35,6 @@ def learned(module: nn.Module) -> Callable[[Tensor, float], Tensor]:
     def denoise(x: Tensor, sigma: float) -> Tensor:
         one_each = isinstance(sigma, Tensor) and sigma.ndim  # a level for each image, as deepinv's
         sigma = sigma if one_each else check(x, sigma)
-        try:
-            fx = module.to(x)(x.clone(), sigma)  # it may work in place
-        except torch.cuda.OutOfMemoryError:  # a RuntimeError, too, and no fault of the image's
-            raise
-        except (RuntimeError, TypeError, ValueError) as error:
-            why = " ".join(str(error).split())
-            raise InputError(
-                f"{name} does not take (x, sigma) with x {tuple(x.shape)} of {x.dtype}: {why}"
-            ) from error
-        return of_its_shape(fx, x, name)
+        return called(module.to(x), x, sigma, name)
 
     return denoise

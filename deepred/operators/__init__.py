@@ -17,7 +17,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..errors import InputError, real, whole
+from ..errors import InputError, real, shown, whole
 from ..presets import TASKS
 from .blur import Blur
 from .common import check
@@ -147,7 +147,9 @@ def degrade(
     """
     level, seed, H = real(sigma), whole("seed", seed, 0), adapted(H)
     if not 0 <= level < math.inf or (clip and level > 1):
-        raise InputError(f"sigma must be in [0, 1], image units, got {sigma!r}: 25 is 25 / 255")
+        raise InputError(
+            f"sigma must be in [0, 1], image units, got {shown(sigma)}: 25 is 25 / 255"
+        )
     check(x)
     y = H(x)
     noise = torch.randn(y.shape, generator=torch.Generator().manual_seed(seed))

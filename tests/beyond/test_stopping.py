@@ -408,7 +408,7 @@ def test_the_factory_makes_the_rule_of_each_name():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("variance", {}, "unknown stopping rule 'variance'; known are windowed-variance, "),
+        ("variance", {}, "the stopping rule must be one of windowed-variance, "),
         ("windowed-variance", {"window": 1}, "window must be a whole number of at least 2, got 1"),
         ("windowed-variance", {"window": 2.5}, "window must be a whole number of at least 2"),
         ("windowed-variance", {"patience": 0}, "patience must be a whole number of at least 1"),

@@ -14,7 +14,7 @@ from skimage import data
 
 from deepred import restore
 from deepred.errors import InputError
-from deepred.noise import estimate, noise_level
+from deepred.problem.noise import estimate, noise_level
 
 PHOTOGRAPHS = ("astronaut", "cat", "coffee", "camera")
 COLOUR = PHOTOGRAPHS[:3]

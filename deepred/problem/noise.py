@@ -9,7 +9,7 @@ import numpy as np
 from scipy.fft import dctn  # scikit-image brings SciPy
 from torch import Tensor
 
-from .errors import InputError
+from ..errors import InputError
 
 SIDE, FEW = 16, 8  # of the blocks; the fewest that tell a level
 NONE = "no noise found in the image: give its level with sigma"
