@@ -7,7 +7,5 @@ from .presets import preset
 from .restoration import Problem, Result, restore, restore_all
 from .settings import Settings
 
-__all__ = [
-    "DivergedError", "InputError", "Problem", "Result", "Settings", "preset", "restore",
-    "restore_all",
-]  # fmt: skip
+__all__ = ["DivergedError", "InputError", "Problem", "Result", "Settings"]
+__all__ += ["preset", "restore", "restore_all"]

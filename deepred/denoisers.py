@@ -1,11 +1,11 @@
-"""Denoisers f(x, sigma): any callable from an image tensor (N, C, H, W) and a noise level in image
-units to an image tensor of the same shape will do. Here are those that the paper uses, others that
-one may compare with them, and `learned` for networks. They raise an InputError where x is no image,
-or sigma below 0 or not finite.
+"""Denoisers f(x, sigma), by name.
+
+A denoiser is any callable from an image tensor (N, C, H, W) and a noise level in image units to an
+image tensor of the same shape. Here are those of the paper, others to compare with, and `learned`
+for networks. They raise InputError if x is no image, or sigma is negative or not finite.
 
 All run inside libraries that release the interpreter lock, so that the solver can run them beside
-the Theta-update (Figure 1). `deepred.denoise` has each at length, NLM in torch and the package bm3d
-as well.
+the Theta-update (Figure 1). `deepred.denoise` has their code, NLM in torch, and the package bm3d.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ def named(name: str) -> Callable[[Tensor, float], Tensor]:
 
 
 def adapted(f: str | nn.Module | Callable[[Tensor, float], Tensor]) -> Callable:
-    """What may be given as denoiser, as one: a name of `NAMES`, a module (`learned`), a callable.
+    """A denoiser from a name of `NAMES`, a torch module (`learned`) or a callable.
 
-    The callable is not differentiated, and what it returns is in the image's precision.
+    The callable is not differentiated, and its result is converted to the image's precision.
 
     Raises
     ------
     InputError
-        If it is none of them. When called, if the callable makes no image of x's shape.
+        If f is none of them. When called, if f fails or does not return an image of x's shape.
     """
     if isinstance(f, str):
         return named(f)

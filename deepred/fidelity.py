@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from . import red
-from .errors import DivergedError, InputError, first_line, is_memory
+from .errors import DivergedError, InputError, first_line, is_memory, shown
 from .settings import Settings
 
 Likelihood = Callable[[Tensor, Tensor], Tensor]
@@ -63,8 +63,8 @@ def checked(H: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
             raise
         what = f"H fails for an image {tuple(x.shape)} of {x.dtype}"
         raise InputError(f"{what}: {first_line(error)}") from error
-    if not isinstance(made, Tensor):
-        raise InputError(f"H must return a tensor, got {type(made).__name__}")
+    if not isinstance(made, Tensor) or made.layout != y.layout:
+        raise InputError(f"H must return a tensor, a dense one, got {shown(made)}")
     if made.shape != y.shape:
         raise InputError(
             f"H maps the network's image to shape {tuple(made.shape)}, but y has {tuple(y.shape)}"

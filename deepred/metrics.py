@@ -20,7 +20,7 @@ def psnr(image: Tensor, truth: Tensor) -> float:
 def snr(image: Tensor, truth: Tensor) -> float:
     """Signal-to-noise ratio in dB, 20 log10(||truth|| / ||image - truth||), as Liu et al. 2018."""
     power = torch.mean(truth.double() ** 2).item() or math.ulp(0.0)
-    # Not the logarithm of the quotient, which is infinite for identical images.
+    # The logarithm of the quotient would be infinite for identical images.
     return 10 * (math.log10(power) - math.log10(_mse(image, truth) or math.ulp(0.0)))
 
 
@@ -51,12 +51,10 @@ def tracker(
     last: int = 0,
     metric: Callable[[Tensor, Tensor], float] = psnr,
 ) -> Callable[[State], dict[str, float] | None]:
-    """A callback for `deepred.restore`: PSNR of the estimate, x and T(z) every so many iterations.
+    """A callback for `deepred.restore`: PSNR of the estimate, x and T(z) every `every` iterations.
 
-    Also of the first and of iteration `last`, so that a curve reaches its end. `metric` may be
-    `psnr_y` instead.
-
-    The columns are ``psnr``, ``psnr_x`` and ``psnr_output``.
+    And after the first and after iteration `last`, so that curves are complete. `metric` may be
+    `psnr_y` instead. The columns are ``psnr``, ``psnr_x`` and ``psnr_output``.
     """
 
     def measure(state: State) -> dict[str, float] | None:

@@ -10,7 +10,7 @@ notebooks' live cells run, and which is worse on larger images.
 
 from __future__ import annotations
 
-from .errors import at_least, choice
+from .errors import InputError, at_least, choice, shown
 from .settings import Settings
 
 METHODS = ("deepred", "dip", "dip-tv", "red")
@@ -251,6 +251,8 @@ def preset(
     rows = settings_of[task]
     setting = rows[0] if setting is None else choice("setting", setting, rows)
     sigma = at_least("sigma", sigma)
+    if not isinstance(denoiser, str | None):
+        raise InputError(f"denoiser must be a name, got {shown(denoiser)}")
     column = COLUMNS.index(f"{name} small" if small and name in ("fast", "best") else name)
     settings = Settings(**{field: row[column] for field, row in TABLES[task, setting].items()})
     if settings.strengthen:

@@ -15,7 +15,7 @@ from ..errors import InputError
 def shares(
     image: Tensor, picture: Tensor, noise: Tensor, edges: Sequence[float]
 ) -> list[tuple[float, float]]:
-    """How much of a picture and of the noise upon it an image holds, by bands of frequency.
+    """How much of a picture and of the noise on it an image holds, in bands of frequency.
 
     In each band the image is a picture + b noise + a rest that is orthogonal to both: (a, b), by
     least squares over the Fourier coefficients of all channels. A perfect restoration has (1, 0)
@@ -25,14 +25,14 @@ def shares(
     ----------
     image, picture, noise : (N, C, H, W), of one shape. The shares of an image that is not finite
         are NaN.
-    edges : ascending bounds of the bands, in cycles a pixel: .5 is the most along a side, .71
-        along a diagonal. A band holds its lower bound.
+    edges : ascending bounds of the bands, in cycles per pixel: .5 is the highest along a side, .71
+        along a diagonal. A band includes its lower bound.
 
     Raises
     ------
     InputError
-        If there are fewer than two edges, they do not ascend, the shapes differ, or in a band
-        picture and noise are multiples of each other: of nothing at all, say.
+        If there are fewer than two edges, they do not ascend, the shapes differ, or picture and
+        noise are linearly dependent in a band, or 0.
     """
     edges = [float(edge) for edge in edges]
     if len(edges) < 2 or any(low >= high for low, high in pairwise(edges)):
@@ -52,9 +52,8 @@ def shares(
         basis = torch.stack(parts[:2], dim=1)
         gram = basis.T @ basis
         if torch.linalg.det(gram) <= 1e-12 * gram.diagonal().prod():
-            raise InputError(
-                f"picture and noise are not two in the band from {low:g} to {high:g} cycles a pixel"
-            )
+            band = f"the band from {low:g} to {high:g} cycles per pixel"
+            raise InputError(f"picture and noise are dependent in {band}")
         a, b = torch.linalg.solve(gram, basis.T @ parts[2]).tolist()
         found.append((a, b))
     return found

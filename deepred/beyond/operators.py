@@ -1,4 +1,4 @@
-"""Operators beyond the paper's: a frame around a blur, one after another, another unit."""
+"""Operators beyond the paper's: a blur without wrapping around, compositions, multiples."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ..operators import Blur, Identity, Inpaint, adapted, holes, image_shape, ta
 
 @dataclass(frozen=True)
 class Framed:
-    """A blur seen through a frame: the scene goes on beyond the border, as in any photograph.
+    """A blur of which the border is not seen: a photograph's scene continues beyond its border.
 
     The unknown image is larger than the measurement by `top` + `bottom` rows and `left` + `right`
-    columns, as many as the kernel reaches, so that nothing is wrapped around into what is seen.
+    columns, as many as the kernel reaches, so that nothing wraps around into what is seen.
     """
 
     task: ClassVar = "deblur"
@@ -74,8 +74,8 @@ class Framed:
 class Composed:
     """y = outer(inner(x)): first one degradation, then another.
 
-    Each is what `adapted` takes: an operator, any callable, a physics object of deepinv. There is
-    an `adjoint` where both have one (of a physics that is not linear, one that says so).
+    Each is an operator, any callable, or a physics object of deepinv. There is an `adjoint` if both
+    have one (that of a physics which is not linear raises InputError).
     """
 
     outer: Callable[[Tensor], Tensor]
@@ -108,9 +108,10 @@ class Composed:
 
 @dataclass(frozen=True)
 class Scaled:
-    """y = factor * operator(x), so that ||H|| is about 1, say, or in another unit.
+    """y = factor * operator(x): another unit, or ||H|| of about 1.
 
-    The operator is what `adapted` takes; there is an `adjoint` and a `whitener` where it has one.
+    The operator is one of ours, any callable, or a physics object of deepinv; there is an `adjoint`
+    and a `whitener` if it has one.
 
     Raises
     ------
@@ -140,7 +141,7 @@ class Scaled:
 
     @property
     def whitener(self) -> Callable[[float], Callable[[Tensor], Tensor]]:
-        """The operator's, where it has one: as its mean is 1, the unit has no part in it."""
+        """The operator's: as its mean is 1, it does not depend on the unit."""
         return self.operator.whitener
 
     def image_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:

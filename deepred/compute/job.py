@@ -181,13 +181,14 @@ class Job:
         return net
 
     def _tell(self, state: State) -> None:
-        callback, told = self.problem.callback, None
+        callback, told = self.problem.callback, {}
         if callback:  # with clones: what it writes into them does not enter the run
             names = ("estimate", "x", "u", "fx", "output")
             told = callback(replace(state, **{n: getattr(state, n).clone() for n in names}))
+            told = {} if told is None else told
         try:
-            numbers = {name: float(value) for name, value in (told or {}).items()}
-        except (TypeError, ValueError, AttributeError, RuntimeError):
+            numbers = {name: float(value) for name, value in told.items()}
+        except (TypeError, ValueError, AttributeError, RuntimeError, OverflowError):
             wanted = "callback must return a dictionary of numbers, or None"
             raise InputError(f"{wanted}; got {shown(told)}") from None
         self.histories[state.run].add(state, numbers)

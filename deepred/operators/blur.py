@@ -56,7 +56,7 @@ class Blur:
     @classmethod
     def of(cls, kernel: np.ndarray | Tensor, method: str = "auto") -> Blur:
         """A blur with the kernel of an array (h, w); InputError if it is none."""
-        return cls(kernel.detach().cpu().numpy() if isinstance(kernel, Tensor) else kernel, method)
+        return cls(kernel, method)
 
     @classmethod
     def uniform(cls, side: int = 9) -> Blur:
@@ -140,6 +140,7 @@ class Blur:
 def _table(values: object) -> np.ndarray:
     """An array (h, w) of real numbers, empty for what is none."""
     try:
+        values = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
         array = np.array(values)
         array = np.zeros(0) if np.iscomplexobj(array) else array.astype(float)
     except (ValueError, TypeError, RuntimeError, OverflowError):  # no table, words, graphs

@@ -53,7 +53,7 @@ class Inpaint:
         """
         try:
             mask = np.asarray(mask.detach().cpu() if isinstance(mask, Tensor) else mask)
-        except ValueError:  # rows of several lengths
+        except (ValueError, TypeError, RuntimeError):  # rows of several lengths, no values
             mask = np.zeros(0)
         if mask.ndim not in (2, 3) or not np.isin(mask, (0, 1)).all():
             raise InputError("a mask must be an array (H, W) or (C, H, W) of zeros and ones")

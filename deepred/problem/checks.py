@@ -50,7 +50,9 @@ def kinds(p: Problem) -> None:
     ]:
         if value is not None and not _takes(value, *arguments):
             raise InputError(f"{wanted}; got {shown(value)}")
-    if p.checkpoint is not None and not isinstance(p.checkpoint, str | Path):
+    if p.checkpoint is not None and not (
+        isinstance(p.checkpoint, str | Path) and Path(p.checkpoint).name
+    ):
         raise InputError(f"checkpoint must be the path of a file, got {shown(p.checkpoint)}")
     if p.likelihood is not None and red_alone:
         raise InputError("method 'red' is for Gaussian noise: it takes no likelihood")
@@ -65,6 +67,8 @@ def kinds(p: Problem) -> None:
 
 def _takes(f: object, *arguments: object) -> bool:
     """Whether f can be called with so many arguments."""
+    if not callable(f):
+        return False
     try:
         inspect.signature(f).bind(*arguments)
     except TypeError:

@@ -121,7 +121,7 @@ class Result:
         more = int(float(f"{2 * max(self.iterations):.2g}"))
         if self.resumable:
             return f"fit not finished: {levels}; --iterations {more} would go on"
-        return f"fit not finished: {levels}; settings.iterations={more} may do"
+        return f"fit not finished: {levels}; try settings.iterations={more}"
 
     @property
     def deviation(self) -> Tensor:

@@ -11,7 +11,9 @@ import pytest
 import torch
 
 import deepred
+from deepred import red
 from deepred.beyond import likelihoods, stopping
+from deepred.beyond.baselines import total_variation
 from deepred.beyond.operators import Composed, Scaled
 from deepred.beyond.radon import Radon
 from deepred.compute.engine import Engine, pick
@@ -46,7 +48,7 @@ ENTRIES = {
     "H": (of_restore("H"), "None"),
     "method": (of_restore("method"), ""),
     "denoiser": (of_restore("denoiser"), "None"),
-    "settings": (of_restore("settings"), "None"),
+    "settings": (lambda v: restore(settings=0 if v is None else v), ""),  # None: 3000 iterations
     "sigma": (of_restore("sigma"), "None"),
     "seed": (of_restore("seed"), "0 3"),
     "device": (lambda v: restore(device=v, engine=None), ""),
@@ -62,7 +64,7 @@ ENTRIES = {
     "checkpoint": (of_restore("checkpoint"), "None text path"),
     "checkpoint_seconds": (of_restore("checkpoint_seconds"), "3 0 1.5 10^30"),
     "likelihood": (of_restore("likelihood"), "None"),
-    "a likelihood's terms": (lambda v: restore(likelihood=lambda Hx, y: v), ""),
+    "a likelihood's terms": (lambda v: restore(likelihood=lambda Hx, y: v), "graph"),
     "stop": (of_restore("stop"), "None"),
     "what H makes": (lambda v: restore(H=lambda x: v), ""),
     "what f makes": (lambda v: restore(denoiser=lambda x, sigma: v), ""),
@@ -76,7 +78,7 @@ ENTRIES = {
     "kernel of": (Blur.of, ""),
     "method of a blur": (lambda v: Blur(((1.0,),), v), ""),
     "side": (Blur.uniform, "3"),
-    "deviation": (lambda v: Blur.gaussian(3, v), "3 1.5"),
+    "deviation": (lambda v: Blur.gaussian(3, v), "3 1.5 10^30"),
     "factor": (Downsample, "3"),
     "mask": (Inpaint.of, ""),
     "bits": (lambda v: Inpaint(v, (1, 8, 8)), ""),
@@ -100,8 +102,24 @@ ENTRIES = {
     "window": (stopping.WindowedVariance, "3"),
     "weight": (stopping.ExponentialVariance, ""),
     "level": (stopping.Discrepancy, "3 1.5 10^30"),
-    "peak": (likelihoods.Poisson, "3 1.5 10^30"),
+    "every": (lambda v: stopping.WindowedVariance(every=v), "3"),
+    "patience": (lambda v: stopping.WindowedVariance(patience=v), "3"),
+    "target": (lambda v: stopping.Discrepancy(0.1, v), "3 1.5 10^30"),
+    "sliding mean": (stopping.SlidingMean, "3"),
+    "exponential mean": (stopping.ExponentialMean, ""),
+    "weight of tv": (lambda v: total_variation(Y, None, v, iterations=1), "3 1.5 10^30"),
+    "iterations of tv": (lambda v: total_variation(Y, None, 0.1, iterations=v), "3"),
+    "lam of red": (lambda v: red.solve(Y, None, lambda t: t, v), "3 1.5 10^30"),
+    "c of red": (lambda v: red.solve(Y, None, lambda t: t, 0.1, c=v), "None 3 1.5 10^30"),
+    "eps": (Blur.uniform(3).whitener, "3 1.5 10^30"),
+    "eps of x2": (lambda v: Downsample(2).whitener(v)(Y), "3 1.5 10^30"),
+    "eps of radon": (Radon.views(8, 3).whitener, "3 1.5 10^30"),
+    "span": (lambda v: Radon.views(8, 3, v), "3 1.5 10^30"),
+    "filter": (lambda v: Radon.views(8, 3).fbp(Y[..., :3, :8], v), "None"),
+    "seed of a model": (lambda v: likelihoods.Gaussian(0.1).sample(Y, v), "0 3"),
 }  # fmt: skip
+for kind in (likelihoods.Gaussian, likelihoods.Poisson, likelihoods.Laplace, likelihoods.Gamma):
+    ENTRIES[kind.__name__] = kind, "3 1.5 10^30"
 
 
 def outcome(call, value, told: str) -> bool:

@@ -122,12 +122,6 @@ def test_downsample_refuses_sides_that_it_does_not_divide(shape):
         Downsample(4)(random(1, 1, *shape))
 
 
-@pytest.mark.parametrize("factor", [0, -1, 1.5, True, "4", None])
-def test_bad_factors_are_refused(factor):
-    with pytest.raises(InputError, match="factor must be a whole number of at least 1"):
-        Downsample(factor)
-
-
 NO_KERNELS = [(), ((),), ((1.0,), (1.0, 2.0)), (1.0, 2.0), ((np.nan, 1.0),), ((0.0, 0.0),)]
 NO_KERNELS += [(("a",),), None, np.ones(3), np.array(1.0), np.ones((2, 2, 2)), np.zeros((0, 3))]
 
@@ -136,11 +130,6 @@ NO_KERNELS += [(("a",),), None, np.ones(3), np.array(1.0), np.ones((2, 2, 2)), n
 def test_bad_kernels_are_refused(kernel):
     with pytest.raises(InputError, match="a blur kernel must be"):
         Blur.of(kernel) if isinstance(kernel, np.ndarray) else Blur(kernel)
-
-
-def test_a_wrong_method_is_refused():
-    with pytest.raises(InputError, match="method must be one of auto, fft, spatial, got 'FFT'"):
-        Blur.of(ODD, "FFT")
 
 
 @pytest.mark.parametrize("kernel", [ODD, ASYMMETRIC, ASYMMETRIC.T], ids=["3x5", "4x7", "7x4"])
@@ -301,12 +290,6 @@ def test_scaling_changes_the_unit_and_not_the_whitener():
     blur, x = BLURS["gaussian"], random(1, 3, 9, 8)
     assert torch.equal(Scaled(blur, 0.1).whitener(0.01)(x), blur.whitener(0.01)(x))
     assert not hasattr(Scaled(Identity(), 0.1), "whitener")  # the solver asks for it in this way
-
-
-@pytest.mark.parametrize("factor", [0, 0.0, np.nan, np.inf])
-def test_factors_that_are_no_unit_are_refused(factor):
-    with pytest.raises(InputError, match="factor must be a finite number other than 0"):
-        Scaled(Identity(), factor)
 
 
 def test_noise_depends_on_the_seed_alone():
