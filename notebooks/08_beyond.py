@@ -45,7 +45,6 @@ from IPython.display import Markdown, display
 
 import deepred
 from deepred import metrics, networks
-from deepred.beyond import frequency
 from deepred.operators import Identity, degrade
 from deepred.paper import bench, comparisons, plots, store, tables
 
@@ -306,7 +305,7 @@ if gains.notna().all(axis=None):
 #
 # Let the output of the network be $\mathcal{T}_\Theta(z) = a\,x + b\,v + r$: a share $a$ of the
 # picture, a share $b$ of the noise that $y$ has on it, and a rest $r$ that is neither. The two shares
-# can be measured in each band of frequencies alone (`frequency.shares`: least squares over the Fourier
+# can be measured in each band of frequencies alone (`metrics.shares`: least squares over the Fourier
 # coefficients). A perfect restoration has $a = 1$ and $b = 0$ everywhere, and $y$ itself $a = b = 1$.
 # Chakrabarty and Maji (2019) call what we shall see the *spectral bias* of DIP.
 
@@ -319,7 +318,7 @@ def look(state):
     """The two shares of the output in each band, and its PSNR, every five iterations."""
     if state.k % 5:
         return None
-    pairs = dict(zip(bands, frequency.shares(state.output, x, y - x, edges)))
+    pairs = dict(zip(bands, metrics.shares(state.output, x, y - x, edges)))
     found = {f"picture, {band}": a for band, (a, _) in pairs.items()}
     found |= {f"noise, {band}": b for band, (_, b) in pairs.items()}
     return found | {"output": metrics.psnr(state.output, x)}

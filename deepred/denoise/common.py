@@ -35,7 +35,7 @@ def called(f: Callable[[Tensor, float], Tensor], x: Tensor, sigma: float, name: 
             raise
         what = f"{name} does not take (x, sigma) with x {tuple(x.shape)} of {x.dtype}"
         raise InputError(f"{what}: {first_line(error)}") from error
-    if not isinstance(fx, Tensor) or fx.shape != x.shape or fx.layout != x.layout:
+    if not isinstance(fx, Tensor) or fx.shape != x.shape or fx.layout != x.layout or fx.is_meta:
         made = tuple(fx.shape) if isinstance(fx, Tensor) else f"a {type(fx).__name__}"
         raise InputError(f"{name} makes {made} of an image {tuple(x.shape)}")
     return fx.to(x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -99,8 +100,14 @@ def resolve(problem: Problem, adapted_denoiser: Callable = denoisers.adapted) ->
     if level is not None:
         logger.warning("noise level not given; estimated: %s", level.told())
     if doubt:
-        logger.warning("%s", doubt)
+        _warn(doubt)
     return resolved
+
+
+@functools.cache
+def _warn(doubt: str) -> None:
+    """Once in a process: a picture may be restored in many parts."""
+    logger.warning("%s", doubt)
 
 
 def _shape(p: Problem, H, y: Tensor) -> tuple[int, int, int]:
