@@ -20,7 +20,7 @@ from .common import check
 class Blur:
     """Circular convolution of each channel with a kernel: deblurring (Section 4.3).
 
-    The paper does not say what is beyond the border: that it is circular reproduces the row of
+    The paper does not say what is beyond the border: circular convolution reproduces the row of
     Table 5 for the blurred images.
 
     Parameters
@@ -104,7 +104,7 @@ class Blur:
 
         K is the kernel's spectrum, 1 at frequency 0 for one of sum 1, and eps above 0 (InputError).
 
-        ||W (Hx - y)||^2 lets all frequencies that the blur has left count nearly alike: the
+        In ||W (Hx - y)||^2 all frequencies that survive the blur have nearly the same weight: the
         back-projection fidelity (Tirer and Giryes 2020; BP-DIP, Zukerman et al. 2020).
         """
 

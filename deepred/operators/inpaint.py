@@ -18,8 +18,7 @@ from .common import check
 class Inpaint:
     """The identity with missing rows: inpainting (Section 2.1). Missing pixels measure as 0.
 
-    The rows stay in their places, so that y is an image that one can look at: H is a projection,
-    its own adjoint. Make one with `Inpaint.of`, `Inpaint.random` or
+    Seen pixels stay in their places, so that y is an image; H is a projection, its own adjoint. Make one with `Inpaint.of`, `Inpaint.random` or
     `deepred.io.kernels.read_mask`.
 
     Parameters
