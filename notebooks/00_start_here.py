@@ -108,7 +108,7 @@ dip = deepred.restore(y, method="dip", **common)
 # with $x$. DeepRED asks for all three parts at once, Eq. (4):
 #
 # $$\min_{x,\Theta}\; \tfrac12 \| \mathbf{H} \mathcal{T}_\Theta(z) - y \|_2^2
-#   + \tfrac{\lambda}{2}\, x^T \big(x - f(x)\big)
+#   {} + \tfrac{\lambda}{2}\, x^T \big(x - f(x)\big)
 #   \quad\text{subject to}\quad x = \mathcal{T}_\Theta(z).$$
 #
 # Algorithm 1 of the paper alternates three updates: a step of the network towards $y$ and towards

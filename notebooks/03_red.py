@@ -137,11 +137,11 @@ if p.unchanged:
 
 # %% [markdown]
 # **What we see.** With the Gaussian filter the two forces come ever closer to balance. This filter meets
-# RED's conditions, so that a minimum exists and the iteration converges to it. With NLM the best image is
-# far better, but the iteration does not settle: the imbalance falls to a small value and stays there, and
-# after its best step the image gets worse, while Eq. (1) goes on falling. Notebook
-# [04](04_denoisers.ipynb) measures why. With such a denoiser one has to stop in time, or combine it with
-# another prior, such as a network.
+# RED's conditions, so that a minimum exists and the iteration converges to it. With NLM the edges are
+# sharper after about ten steps, but the iteration does not settle. The imbalance falls to a small value
+# and stays there, isolated wrong pixels appear, and the image gets worse while Eq. (1) goes on falling.
+# Notebook [04](04_denoisers.ipynb) measures why. With such a denoiser one has to stop in time, or combine it
+# with another prior, such as a network.
 #
 # ## The weight of the prior
 #
@@ -197,7 +197,8 @@ print(notebook.check(step, first))
 #    $x - f(x)$?
 # 2. For a linear $f(x) = Wx$ with $W$ not symmetric, which symmetric denoiser gives the same
 #    $\rho$? What does RED with $W$ solve, then?
-# 3. Why does the Gaussian filter, which meets all the conditions, restore so much less well?
+# 3. The Gaussian filter meets all the conditions. Why is it no good denoiser, and why do the good ones fail
+#    the conditions?
 #
 # <details><summary>Answers</summary>
 #

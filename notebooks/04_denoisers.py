@@ -31,10 +31,10 @@ results = "../data/results"
 figures = ""
 
 # %% tags=["hide-input"]
+import math
 from collections import Counter
 from functools import partial
 from itertools import pairwise
-from math import nan
 
 import pandas as pd
 import torch
@@ -228,7 +228,7 @@ plots.save(figure, p.figures, "red_conditions")
 # %% tags=["nbval-ignore-output"]
 changes = [1e-2, 1e-3, 1e-4, 1e-5, 1e-6]
 bends = {
-    name: [conditions.kinks(candidates[name], spots[0], change) or nan for change in changes]
+    name: [conditions.kinks(candidates[name], spots[0], change) or math.nan for change in changes]
     for name in ("BM3D", "NLM", "median", "wavelet", "TV", "bilateral")
 }
 

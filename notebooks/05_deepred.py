@@ -80,13 +80,13 @@ plots.use_style()
 # multiplier is written as $\mu u$, so that $u$ has the unit of the image:
 #
 # $$\min_{x,\Theta}\; \tfrac12 \lVert \mathbf{H}\mathcal{T}_\Theta(z) - y\rVert_2^2 + \tfrac\lambda2 x^T(x - f(x))
-#   + \tfrac\mu2 \lVert x - \mathcal{T}_\Theta(z)\rVert_2^2 - \mu u^T (x - \mathcal{T}_\Theta(z)). \tag{5}$$
+#   {} + \tfrac\mu2 \lVert x - \mathcal{T}_\Theta(z)\rVert_2^2 - \mu u^T (x - \mathcal{T}_\Theta(z)). \tag{5}$$
 #
 # Now $\tfrac\mu2\lVert a\rVert^2 - \mu u^T a = \tfrac\mu2\lVert a - u\rVert^2 - \tfrac\mu2\lVert u\rVert^2$, and the last term
 # contains neither $x$ nor $\Theta$. With $a = x - \mathcal{T}_\Theta(z)$ the problem is
 #
 # $$\min_{x,\Theta}\; \tfrac12 \lVert \mathbf{H}\mathcal{T}_\Theta(z) - y\rVert_2^2 + \tfrac\lambda2 x^T(x - f(x))
-#   + \tfrac\mu2 \lVert x - \mathcal{T}_\Theta(z) - u\rVert_2^2. \tag{6}$$
+#   {} + \tfrac\mu2 \lVert x - \mathcal{T}_\Theta(z) - u\rVert_2^2. \tag{6}$$
 #
 # The identity, checked on numbers (with $\mu = 1$):
 

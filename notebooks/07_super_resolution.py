@@ -70,7 +70,7 @@ print(f"bicubic: {metrics.psnr_y(bicubic, x):.2f} dB")
 # Only the Θ-update sees $\mathbf{H}$, Eq. (7): a step of Adam on
 #
 # $$\tfrac12 \|\mathbf{H}\mathcal{T}_\Theta(z) - y\|^2
-#   + \tfrac{\mu}{2}\|x - \mathcal{T}_\Theta(z) - u\|^2 .$$
+#   {} + \tfrac{\mu}{2}\|x - \mathcal{T}_\Theta(z) - u\|^2 .$$
 #
 # The denoiser does not: the x-update, Eq. (11), is the same weighted mean as for denoising. This makes the
 # scheme flexible. $x$ starts at zero, as $y$ has another size.
