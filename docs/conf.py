@@ -57,6 +57,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 napoleon_google_docstring = False
+napoleon_use_ivar = True
 napoleon_custom_sections = ["Returns"]  # prose, and no type
 
 
@@ -127,14 +128,15 @@ html_extra_path = ["_extra"]
 def _sections(app, what, name, obj, options, lines) -> None:
     """Docstrings as this project writes them, for napoleon.
 
-    What follows "name : " under Parameters is a description and not a type; |x| is an absolute
+    What follows "name : " under Parameters and Attributes is a description and not a type; |x| is an absolute
     value, which reStructuredText takes for a substitution.
     """
     told, section = [], ""
     for line, after in zip(lines, [*lines[1:], ""]):
         section = line if re.fullmatch(r"-{3,}", after) else section
         line = re.sub(r"(`[^`]*`)|\|", lambda found: found[1] or r"\|", line)
-        found = section == "Parameters" and re.match(r"(\w[\w, ]*) : (.*)", line)
+        fields = section in ("Parameters", "Attributes")
+        found = fields and re.match(r"(\w[\w, ]*) : (.*)", line)
         told += [found[1], "    " + found[2]] if found else [line]
     lines[:] = told
 

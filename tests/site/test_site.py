@@ -87,7 +87,7 @@ def test_it_shows_without_a_word_on_the_console(site, tmp_path, width, phone, sc
     with browser.Page(tmp_path) as page:
         media = [{"name": "prefers-color-scheme", "value": scheme}]
         page.ask("Emulation.setEmulatedMedia", features=media)
-        for name in ("index", "gallery", "notebooks/04_deepred", "api"):
+        for name in ("index", "gallery", "notebooks/05_deepred", "api"):
             page.open(site / f"{name}.html", width, 900, phone=phone)
             assert page.messages == []
             assert {address.partition(":")[0] for address in page.requests} <= {"file", "data"}
@@ -96,7 +96,7 @@ def test_it_shows_without_a_word_on_the_console(site, tmp_path, width, phone, sc
             paper = page.run("getComputedStyle(document.body).backgroundColor")
             level = sum(map(int, re.findall(r"\d+", paper)[:3])) / 3
             assert (level > 200) if scheme == "light" else (level < 60)  # of 255
-        page.open(site / "notebooks" / "04_deepred.html", width, 900, phone=phone)
+        page.open(site / "notebooks" / "05_deepred.html", width, 900, phone=phone)
         formulas = "document.querySelectorAll('mjx-container').length"
         assert page.run(f"MathJax.startup.promise.then(() => {formulas})") > 20
         assert page.run("document.querySelectorAll('mjx-merror, [data-mjx-error]').length") == 0
