@@ -125,22 +125,20 @@ if _report.is_file():
 html_extra_path = ["_extra"]
 
 
-def _sections(app, what, name, obj, options, lines) -> None:
+def _described(app, what, name, obj, options, lines) -> None:
     """Docstrings as this project writes them, for napoleon.
 
-    What follows "name : " under Parameters and Attributes is a description and not a type; |x| is an absolute
-    value, which reStructuredText takes for a substitution.
+    What follows "name : " is a description and not a type; |x| is an absolute value, which
+    reStructuredText takes for a substitution.
     """
-    told, section = [], ""
-    for line, after in zip(lines, [*lines[1:], ""]):
-        section = line if re.fullmatch(r"-{3,}", after) else section
+    told = []
+    for line in lines:
         line = re.sub(r"(`[^`]*`)|\|", lambda found: found[1] or r"\|", line)
-        fields = section in ("Parameters", "Attributes")
-        found = fields and re.match(r"(\w[\w, ]*) : (.*)", line)
+        found = re.match(r"(\w[\w, ]*) : (.*)", line)
         told += [found[1], "    " + found[2]] if found else [line]
     lines[:] = told
 
 
 def setup(app) -> None:
     """Called by Sphinx."""
-    app.connect("autodoc-process-docstring", _sections, priority=400)  # before napoleon
+    app.connect("autodoc-process-docstring", _described, priority=400)  # before napoleon

@@ -98,8 +98,8 @@ def reproduce(options, compute) -> int:
     path = report.write(out, options.profile, runs, store, found, notes(papers), failures)
     for line in failures:
         print(f"failed: {line}", file=sys.stderr)
-    counts = f"{len(outcome.done)} runs and {len(pairs)} notebooks"
-    print(f"{counts} in {_duration(time.monotonic() - started)}: open {path}", flush=True)
+    done = f"{_count(len(outcome.done), 'run')} and {_count(len(pairs), 'notebook')}"
+    print(f"{done} in {_duration(time.monotonic() - started)}: open {path}", flush=True)
     return 1 if failures or (runs and not outcome.done) else 0
 
 
@@ -165,7 +165,7 @@ def execute_all(pairs: list[tuple[Path, Path]], parameters: dict) -> list[str]:
     ):
         futures = {pool.submit(one, pair): pair[0].stem for pair in pairs}
         if pairs:
-            progress.line(f"{len(pairs)} notebooks, {workers} at once")
+            progress.line(f"{_count(len(pairs), 'notebook')}, {workers} at once")
         for number, future in enumerate(as_completed(futures), 1):
             error, seconds = future.result()
             took = f"{seconds:.1f} s" if error is None else "failed"
@@ -234,6 +234,10 @@ def notes(runs) -> dict[str, str]:
             "A mean over images that were not all run is left out: see Tables 2 and 3."
         )
     return found
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + "s" * (number != 1)
 
 
 def _duration(seconds: float) -> str:
