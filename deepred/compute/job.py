@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .. import red
 from ..controller import Settled
-from ..errors import DivergedError, InputError, shown
+from ..errors import DivergedError, InputError, plain, shown
 from ..fidelity import checked
 from ..networks import initialise, untrained
 from ..operators import holes
@@ -187,7 +187,7 @@ class Job:
             told = callback(replace(state, **{n: getattr(state, n).clone() for n in names}))
             told = {} if told is None else told
         try:
-            numbers = {name: float(value) for name, value in told.items()}
+            numbers = {name: float(plain(value)) for name, value in told.items()}
         except (TypeError, ValueError, AttributeError, RuntimeError, OverflowError):
             wanted = "callback must return a dictionary of numbers, or None"
             raise InputError(f"{wanted}; got {shown(told)}") from None
