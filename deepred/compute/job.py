@@ -178,6 +178,8 @@ class Job:
                 f"MyNetwork(), or lambda: copy.deepcopy(net); it made {type(net).__name__}"
                 + (" again" if net is before else "")
             )
+        if not any(p.requires_grad for p in net.parameters()):
+            raise InputError("the network has no parameters to fit")
         return net
 
     def _tell(self, state: State) -> None:
