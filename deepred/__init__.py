@@ -11,10 +11,8 @@ if TYPE_CHECKING:
     from .restoration import Problem, Result, restore, restore_all
     from .settings import Settings
 
-__all__ = [
-    "DivergedError", "InputError", "Problem", "Result", "Settings", "preset", "restore",
-    "restore_all",
-]  # fmt: skip
+__all__ = ["DivergedError", "InputError", "Problem", "Result", "Settings"]
+__all__ += ["preset", "restore", "restore_all"]
 
 _HOMES = {"DivergedError": "errors", "InputError": "errors", "Settings": "settings"}
 _HOMES["preset"] = "presets"

@@ -27,9 +27,9 @@ from ..io.images import Picture
 from ..io.kernels import KERNELS, read_kernel, read_mask
 from ..io.panels import before_and_after
 from ..io.resize import bicubic
-from ..noise import estimate
 from ..operators import Downsample, Identity, Inpaint
 from ..problem import resolve
+from ..problem.noise import estimate
 from ..settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -259,7 +259,7 @@ class One:
             parts = [result.image]
             if spread:
                 parts.append(result.deviation.square().mean(1, keepdim=True).sqrt())
-            results.append(replace(result, images=[]))
+            results.append(replace(result, image=result.image[:0], images=[], history={}))
             return crop(torch.cat(parts, 1).cpu())
 
         seen = self.y if self.mask is None else torch.cat([self.y, self.mask], 1)

@@ -185,7 +185,7 @@ def stopping(seeds: tuple[int, ...]) -> list[Run]:
     ]  # fmt: skip
 
 
-# The released code against the paper's text (the table of notebook 09): each
+# The released code against the paper's text (the table of notebook 11): each
 # deviation alone, and all of them, on the paper's settings with a narrow network.
 _LIKE_CODE = {
     "uniform input": dict(input_distribution="uniform"),
