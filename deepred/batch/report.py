@@ -21,8 +21,9 @@ from .. import __version__
 from ..io.files import replacing
 from ..io.images import read, to_array
 from ..paper import execution, experiments, tables
+from ..paper.provenance import commit
 from ..paper.runs import TASKS, Run, column
-from ..paper.store import Store, as_table, commit
+from ..paper.store import Store, as_table
 
 TITLES = {
     "table1": "Table 1: settings",
@@ -37,7 +38,7 @@ TITLES = {
 }
 
 # Of our own studies, after the paper's.
-STUDIES = {
+STUDY_TITLES = {
     "inpainting": "Inpainting of the DIP authors' two pictures",
     "tomography": "Tomography: Shepp and Logan's phantom from 30 views",
     "noise": "Other noise: squares against its own likelihood, PSNR in dB",
@@ -122,7 +123,6 @@ def write(
     runs: Sequence[Run],
     store: Store,
     found: Mapping[str, pd.DataFrame],
-    notes: Mapping[str, str],
     failures: Sequence[str] = (),
 ) -> Path:
     """Write out/report.html of what `deepred reproduce` left under `out`.
@@ -131,7 +131,6 @@ def write(
     ----------
     runs : what was asked for; those without a record are listed as not run.
     found : the tables by name, in `deepred.paper.tables`' form.
-    notes : what stands under a table, by its name.
     failures : lines that say what failed.
     """
     reasons = [experiments.missing(run) for run in runs]
@@ -156,14 +155,14 @@ def write(
         seconds=rows["seconds"].sum(),
         asked=len(runs),
         failures=list(failures),
-        own=list(_tables(own, found, notes)),
-        papers=list(_tables(TITLES, found, notes)),
-        studies=list(_tables(STUDIES, found, notes)),
+        own=list(_tables(own, found)),
+        papers=list(_tables(TITLES, found)),
+        studies=list(_tables(STUDY_TITLES, found)),
         figures=list(_figures(out / "figures")),
         comparisons=list(_comparisons(runs, each, store)),
         absent=_grouped(absent),
-        again=_command(profile),
-        runs=[_told(record, row) for record, row in zip(records, rows.to_dict("records"))],
+        again=f"deepred reproduce --profile {profile}",
+        runs=[_listed(record, row) for record, row in zip(records, rows.to_dict("records"))],
     )
     path = out / "report.html"
     with replacing(path) as temporary:
@@ -175,14 +174,11 @@ def _small(name: str, profile: str) -> str:
     return f"{experiments.TABLES[name].source}, profile {profile}: means over its images"
 
 
-def _command(profile: str) -> str:
-    return f"deepred reproduce --profile {profile}"
+def _tables(titles: Mapping[str, str], found) -> Iterator[dict]:
+    """Title, header and rows of each table; None is what was not run, "" is nothing.
 
-
-def _tables(titles: Mapping[str, str], found, notes) -> Iterator[dict]:
-    """Title, header, rows and note of each table; None is what was not run, "" is nothing.
-
-    First the method, then the average, before the images, so that a phone shows them.
+    ``note`` says what was not run, in pieces of which every other is a command. The method comes
+    first, then the average, before the images, so that a phone shows them.
     """
     for key, title in titles.items():
         if key not in found or found[key].empty:
@@ -195,7 +191,7 @@ def _tables(titles: Mapping[str, str], found, notes) -> Iterator[dict]:
             if name in table:
                 table.insert(int(name == "average"), name, table.pop(name))
         rows = table.to_numpy().tolist()
-        note = notes.get(key, "").replace("`", "")
+        note = found[key].attrs.get("left_out", "").split("`")
         yield {"title": title, "header": list(table.columns), "rows": rows, "note": note}
 
 
@@ -225,29 +221,25 @@ def _comparisons(runs: Sequence[Run], found, store: Store) -> Iterator[Compariso
         run = members[0][0]
         truth = run.truth()
         y = run.measurement(truth)
-        metric = TASKS[run.task].metric
-        start = run.start(y)
+        task = TASKS[run.task]
         shown = {}
         for member, record in members:
-            label = tables.title(member.method, member.settings.denoiser)
-            label += f", {member.preset}" + (f", seed {member.seed}" if member.seed else "")
-            path = store.image(record["key"])
-            if path.exists():
-                image = read(path).image
-                shown[label] = (image, f"{label}: {metric(image, truth):.2f} dB")
-        if not shown:
-            continue
-        task = TASKS[run.task]
-        first = tables.NAMES[task.start]
-        names = [told for _, told in shown.values()]
-        names += [f"{first}: {metric(start, truth):.2f} dB", "ground truth"]
-        images = [image for image, _ in shown.values()] + [start, truth]
+            label = f"{tables.title(member.method, member.settings.denoiser)}, {member.label}"
+            label += f", seed {member.seed}" if member.seed else ""
+            shown[label] = read(store.image(record["key"])).image
+        shown |= {tables.NAMES[task.start]: run.start(y), "ground truth": truth}
+        names = [f"{label}: {task.metric(x, truth):.2f} dB" for label, x in shown.items()]
+        names[-1] = "ground truth"
         deepred = [i for i, name in enumerate(names) if name.startswith("DeepRED")]
         what = "" if run.task == "denoise" else f", {run.setting}"
         yield Comparison(
-            f"{run.image}: {task.title}{what}", truth.shape[3], truth.shape[2], names,
-            [_picture(image, most) for image in images], len(shown), (deepred or [0])[0],
-        )  # fmt: skip
+            f"{run.image}: {task.title}{what}",
+            *truth.shape[:1:-1],
+            names,
+            [_picture(image, most) for image in shown.values()],
+            len(shown) - 2,
+            (deepred or [0])[0],
+        )
 
 
 def _picture(image: Tensor, most: int) -> str:
@@ -276,7 +268,7 @@ def _grouped(absent: Sequence[tuple[Run, str | None]]) -> list[tuple[str, list[s
     return list(groups.items())
 
 
-def _told(record: dict, row: dict) -> dict:
+def _listed(record: dict, row: dict) -> dict:
     """A run for the list of all: its row, and settings and provenance to be unfolded."""
     made = {k: v for k, v in record["provenance"].items() if v != ""}
     luma = column(record["task"]) == "psnr_y"
@@ -285,7 +277,7 @@ def _told(record: dict, row: dict) -> dict:
         "image": f"{row['dataset']}/{row['image']}",
         "setting": row["setting"],
         "method": tables.NAMES[row["method"]],
-        "preset": row["preset"] or "–",
+        "preset": ", ".join(filter(None, (row["preset"], row["variant"]))) or "–",
         "seed": row["seed"],
         "psnr": f"{row['psnr_y' if luma else 'psnr']:.2f}" + (" (Y)" if luma else ""),
         "ssim": f"{row['ssim']:.3f}",

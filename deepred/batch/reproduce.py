@@ -20,6 +20,7 @@ import pandas as pd
 from ..errors import InputError
 from ..io.files import replacing
 from ..paper import comparisons, execution, experiments
+from ..paper.files import check_writable, make_folder
 from ..paper.store import Store, read_runs
 from .progress import Progress
 
@@ -73,14 +74,14 @@ def reproduce(options, compute) -> int:
     runs = experiments.plan(options.profile, options.only, tuple(options.seeds))
     source = folder()
     out = Path(options.out)
+    check_writable(make_folder(out) / "report.html")
     store = Store(out / "store")
     outcome = compute(runs, store, options)
     failures = [f"run {line}" for line in outcome.failures(store)]
     results = out / "results" / options.profile
     keys = {record["key"] for record in stored(store, options.profile, options.seeds)}
     store.export(results, list(keys), images=True)
-    papers = read_runs(results if options.profile == "paper" else committed())
-    found = write_tables(results, papers, out / "tables", options.profile)
+    found = write_tables(results, out / "tables", options.profile)
     parameters = {
         "profile": options.profile,
         "results": str((out / "results").resolve()),
@@ -95,7 +96,7 @@ def reproduce(options, compute) -> int:
     ]
     pairs = [(source / f"{name}.ipynb", out / "executed" / f"{name}.ipynb") for name in wanted]
     failures += [f"notebook {line}" for line in execute_all(pairs, parameters)]
-    path = report.write(out, options.profile, runs, store, found, notes(papers), failures)
+    path = report.write(out, options.profile, runs, store, found, failures)
     for line in failures:
         print(f"failed: {line}", file=sys.stderr)
     done = f"{_count(len(outcome.done), 'run')} and {_count(len(pairs), 'notebook')}"
@@ -177,20 +178,19 @@ def execute_all(pairs: list[tuple[Path, Path]], parameters: dict) -> list[str]:
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
     """In the environment that kernels inherit, unless the user has said how many threads."""
-    if "OMP_NUM_THREADS" in os.environ:
-        yield
-        return
-    os.environ["OMP_NUM_THREADS"] = "1"
+    before = dict(os.environ)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
         yield
     finally:
-        del os.environ["OMP_NUM_THREADS"]
+        os.environ.clear()
+        os.environ.update(before)
 
 
-def write_tables(results: Path, papers: pd.DataFrame, folder: Path, profile: str) -> dict:
+def write_tables(results: Path, folder: Path, profile: str) -> dict[str, pd.DataFrame]:
     """Tables as Markdown and CSV: the summary of a profile, which is printed, too, and the paper's.
 
-    The former from the folder `results`, the latter from the runs `papers`. By file name.
+    The latter from the results at hand in profile paper, else from the committed ones.
     """
     runs, found = read_runs(results), {}
     for name, table in experiments.TABLES.items():
@@ -201,7 +201,9 @@ def write_tables(results: Path, papers: pd.DataFrame, folder: Path, profile: str
         print(f"\n{table.source}, profile {profile}, mean over the images\n")
         print(summary.to_string(index=False, justify="right"))
     print()
-    found |= papers_tables(papers)
+    if profile != "paper":
+        runs = read_runs(committed())
+    found |= papers_tables(runs)
     for name, table in found.items():
         tables.save(table, folder, name)
     return found
@@ -220,20 +222,6 @@ def papers_tables(runs) -> dict:
         for setting in table.settings:
             found[f"{name}-{setting}"] = tables.compared(table, setting, mine)
     return found | comparisons.tables(runs)
-
-
-def notes(runs) -> dict[str, str]:
-    """What of the paper's tables has not been run, a sentence by file name."""
-    found = {}
-    for name, table in experiments.TABLES.items():
-        for setting in table.settings:
-            file = "section41" if name == "denoising" else f"{name}-{setting}"
-            found[file] = tables.left_out(table, setting, runs[runs["experiment"] == name])
-    if any(told for file, told in found.items() if file.startswith(("table2", "table3"))):
-        found["table4"] = (
-            "A mean over images that were not all run is left out: see Tables 2 and 3."
-        )
-    return found
 
 
 def _count(number: int, what: str) -> str:
