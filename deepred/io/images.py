@@ -23,7 +23,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, shown
 from .files import regular, replacing
 
 logger = logging.getLogger(__name__)
@@ -98,7 +98,14 @@ def to_tensor(array: np.ndarray) -> Tensor:
     InputError
         If it has another shape, NaN, or values outside [0, 1].
     """
-    array = np.asarray(array)
+    try:
+        array = np.asarray(array.detach().cpu() if isinstance(array, Tensor) else array)
+    except (
+        ValueError,
+        TypeError,
+        RuntimeError,
+    ):  # ragged rows, a tensor on "meta"
+        raise InputError(f"no image array: {shown(array)}") from None
     if array.dtype == bool:
         array = array.astype(np.uint8) * 255
     if array.ndim == 2:
