@@ -36,9 +36,8 @@ import pandas as pd
 from IPython.display import Markdown, display
 
 import deepred
-from deepred import metrics, networks
-from deepred.operators import Identity, degrade
-from deepred.paper import bench, comparisons, notebook, plots, store, tables
+from deepred import networks
+from deepred.paper import bench, comparisons, less_work, notebook, plots, store, tables
 
 p = notebook.parameters(globals(), "builtin/chelsea")
 plots.use_style()
@@ -113,7 +112,7 @@ for result in machines:
 
 # %%
 stored = store.read_runs(p.stored("paper"))
-precisions = tables.precisions(stored)
+precisions = less_work.precisions(stored)
 Markdown(tables.markdown(precisions))
 
 # %% tags=["remove-cell"]
@@ -125,33 +124,13 @@ for row in precisions.dropna(subset="mean").itertuples():
 # runs diverge after a few dozen steps. On average the difference is less than 0.1 dB. If a run in bfloat16
 # produces infinities or NaN, it returns to its last good state and continues in float32.
 #
-# ## Means over narrow networks, live
+# ## Means over narrow networks
 #
 # The mean of several restorations with different $z$ and $\Theta$ is better than each, since their errors
-# are partly independent. A network of 16 channels needs a fiftieth of the operations of one with 128,
-# and on this CPU between a sixth and a nineteenth of its time, so that several are affordable.
-
-# %%
-x = notebook.load(image, 64)
-sigma = 25 / 255
-y = degrade(x, Identity(), sigma, seed)
-settings = deepred.preset("fast", small=True).replace(runs=4, iterations=p.live(350))
-restored = deepred.restore(y, settings=settings, sigma=sigma, seed=seed, device=p.device)
-
-# %% tags=["nbval-ignore-output"]
-single = restored.images[0]
-psnr = partial(metrics.psnr, truth=x)
-panels = {"truth": x, f"noisy\n{psnr(y):.2f} dB": y, f"one run\n{psnr(single):.2f} dB": single}
-panels[f"mean of four\n{psnr(restored.image):.2f} dB"] = restored.image
-plots.save(plots.compare(panels, width=9), p.figures, "beyond_mean")
-
-# %% tags=["remove-cell"]
-alone = [metrics.psnr(one, x) for one in restored.images]
-gain = metrics.psnr(restored.image, x) - sum(alone) / len(alone)
-if p.unchanged:
-    assert gain > 0.15  # dB
-
-# %% [markdown]
+# are partly independent (notebook [02](02_deep_image_prior.ipynb) has a picture of it). A network of 16
+# channels needs a fiftieth of the operations of one with 128, and on this CPU between a sixth and a
+# nineteenth of its time, so that several are affordable. The next table has the mean of two and of four.
+#
 # ## The same image for less work
 #
 # DeepRED by preset `paper` and by cheaper settings, on four crops of 64 × 64 pixels, so that a CPU can
@@ -166,14 +145,14 @@ curves = partial(store.read_curves, p.stored("paper"))
 timing = next((m["economy"] for m in machines if m["economy"]), [])
 titles = {"denoise": "Denoising, σ = 25", "sr": "Super-resolution, x4", "deblur": "Deblurring"}
 for task, title in titles.items():
-    table = tables.economy(task, stored, curves, timing)
+    table = less_work.economy(task, stored, curves, timing)
     display(Markdown(f"*{title}*\n\n{tables.markdown(table)}"))
 
 # %%
 panels = {}
-shown = ("paper", "fast", "fast, 4 runs", "fast, 4 × 16 channels")
+shown = (("paper", ""), ("fast", ""), ("fast", "4 runs"), ("fast", "4 × 16 channels"))
 for task, title in titles.items():
-    panels[title] = tables.economy_lines(task, shown, stored, curves)
+    panels[title] = less_work.economy_lines(task, shown, stored, curves)
 figure = plots.against_work(panels, "PSNR, mean of four crops [dB]")
 plots.save(figure, p.figures, "beyond_work")
 
@@ -220,7 +199,7 @@ plots.save(figure, p.figures, "beyond_work")
 # The rule *none* is the last iteration.
 
 # %%
-table = tables.stops(stored)
+table = less_work.stops(stored)
 Markdown(tables.markdown(table))
 
 # %% tags=["remove-cell"]
