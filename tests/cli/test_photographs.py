@@ -130,7 +130,6 @@ def test_tiles_continue_after_an_interruption(photograph, tmp_path, small_networ
     assert call(*command) == 0
     assert len(calls) <= 15 + 4 * 12 - 12  # the first tile is not computed again
     continued = output.read_bytes()
-    monkeypatch.undo()
     assert call(*command[:3], tmp_path / "whole.png", *command[4:]) == 0
     assert (tmp_path / "whole.png").read_bytes() == continued
 
