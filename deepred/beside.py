@@ -11,14 +11,14 @@ from torch import Tensor
 
 
 class Beside:
-    """f(x) as it arrives: what is asked for now is taken `lag` intervals later.
+    """A queue of f(x): what is asked for now is taken `lag` intervals later.
 
     Parameters
     ----------
     f : image -> image, not differentiated.
     x : what is taken before the first f(x) arrives.
     lag : intervals; 0 waits for the f(x) just asked for.
-    executor : where f runs meanwhile; in line if None. The result is the same.
+    executor : where f runs meanwhile; without one it runs when asked for. The result is the same.
     """
 
     def __init__(
@@ -36,34 +36,34 @@ class Beside:
         return _result(self._pending.popleft())
 
     def settle(self) -> list[Tensor]:
-        """All that is under way, waited for; it stays to be taken."""
+        """Wait for all that is under way, and return it; it is still to be taken."""
         self._pending = deque(_result(pending) for pending in self._pending)
         return list(self._pending)
 
     def resume(self, settled: list[Tensor]) -> None:
-        """Go on from what `settle` told."""
+        """Go on from what `settle` returned."""
         self._pending = deque(settled)
 
     def _begun(self, x: Tensor) -> Future | Tensor:
-        """f(x), or the promise of it.
+        """f(x), or the future of it.
 
-        On a GPU a thread pays only where f(x) may come later: what is launched there is waited for
-        by nobody anyway, and a denoiser of the CPU has little to run beside within one iteration.
+        On a GPU a thread pays only with a lag: launching kernels does not block anyway, and a
+        denoiser on the CPU has little to run beside within one iteration.
         """
         if self._executor is None or (x.is_cuda and self._lag == 0):
             return self._f(x)
         if not x.is_cuda:
             return self._executor.submit(self._f, x)
         here = torch.cuda.current_stream()
-        # High-priority streams come from another pool than the lanes', so this is never captured in
-        # their graphs.
+        # High-priority streams come from another pool than the lanes', so this stream is never
+        # captured in their graphs.
         ready, beside = here.record_event(), torch.cuda.Stream(priority=-1)
 
         def call() -> Tensor:
             with torch.cuda.stream(beside):
                 beside.wait_event(ready)
                 fx = self._f(x)
-                fx.record_stream(here)  # its memory is not given away while `here` reads it
+                fx.record_stream(here)  # its memory is not reused while `here` reads it
                 beside.synchronize()
                 return fx
 

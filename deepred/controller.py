@@ -1,4 +1,4 @@
-"""What follows as the fit comes down to the noise: larger weights, and the end of a run."""
+"""What changes when the fit reaches the noise level: larger lam and mu, and the end of a run."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .settings import Settings
 
 
 class Controller:
-    """lam and mu over the iterations, and the noise level by which they grow: any sigma and H.
+    """lam and mu over the iterations, for any noise level and H.
 
-    The noise alone leaves a residual of mean square sigma^2, or less where clipping cut it; once
-    the fit is there, lam and mu grow (settings.growth), by the authors' rule. Theirs tests PSNR of
-    T(z) against y, 20 dB at first, which is a residual of 1.02 sigma at sigma = 25.
+    At the true image the residual has mean square sigma^2, or less where y was clipped. Whenever
+    the fit gets there, lam and mu grow (settings.growth), by the authors' rule: theirs tests the
+    PSNR of T(z) against y, 20 dB at first, which is a residual of 1.02 sigma at sigma = 25.
     """
 
     CARRIED = ("lam", "mu", "threshold", "noise")
@@ -26,19 +26,19 @@ class Controller:
         self.settings, self.y, self._sigma = settings, y, sigma
         self._deviation = getattr(likelihood, "deviation", None)
         self.lam, self.mu = y.new_tensor(settings.lam), y.new_tensor(settings.mu)
-        # The noise's mean square over all of y, of which an Inpaint leaves some without any.
+        # The noise's mean square over all of y, of which an Inpaint leaves a part without noise.
         hole = holes(H)
         self.seen, self._mask = (1.0, 1.0) if hole is None else (hole.seen, hole.mask(y))
         self.noise = y.new_tensor((sigma or 0.0) ** 2) * self.seen
         known = settings.growth and self._deviation is None
         self._clipped = clipped_variance(sigma, y) if known and settings.clipped else None
-        # The fit at which it acts, in dB above that of the noise alone.
+        # The fit at which the weights grow, in dB above that of the true image.
         self.threshold = y.new_tensor(-20 * math.log10(settings.residual_target))
 
     def update(self, residual: Tensor, begins_interval: bool) -> None:
-        """Let lam and mu grow where the residual H T(z) - y is down at the noise.
+        """Let lam and mu grow if the residual H T(z) - y is down at the noise.
 
-        Without branches, so that the device need not be waited for.
+        Without branches, so that the host does not wait for the device.
         """
         s = self.settings
         if not s.growth:
@@ -54,7 +54,7 @@ class Controller:
         self.threshold = self.threshold + reached * s.growth_db
 
     def level(self) -> float | None:
-        """The noise level over what is seen of y, where it is known. Waits for the device."""
+        """The noise level of the seen part of y, if it is known. Waits for the device."""
         known = self._sigma or (self.settings.growth and self._deviation is not None)
         return math.sqrt(self.noise.item() / self.seen) if known else None
 
@@ -64,8 +64,8 @@ def clipped_variance(sigma: float, like: Tensor, points: int = 1025) -> Callable
 
     A network fitted to clipped measurements tends to their mean, not to x: near black the mean of
     clip(sigma n) is .4 sigma and the variance a third of sigma^2. Means beyond those of black and
-    white count as black and white. By table, linear between `points` values of x; a plain
-    interpolation on the device of `like`.
+    white count as black and white. The function interpolates a table of `points` values of x
+    linearly, on the device of `like`.
     """
     x = torch.linspace(0, 1, points, dtype=torch.float64)
     a, b = -x / sigma, (1 - x) / sigma  # the noise is clipped to 0 where n < a, to 1 where n > b
@@ -91,16 +91,16 @@ def clipped_variance(sigma: float, like: Tensor, points: int = 1025) -> Callable
 
 
 class Settled:
-    """Whether DeepRED is done: its fit is down at the noise, and its image has ceased to change.
+    """Whether DeepRED is done: its fit is down at the noise, and its image no longer changes.
 
-    Not for DIP, which goes on to fit the noise. Once the residual has come down to its target it
-    counts as there: the controller holds it about there. The change is the root mean square of the
-    difference of two estimates (settings.smoothing), `SPAN` iterations apart or a little more.
+    Not for DIP, which goes on to fit the noise. It is enough that the residual reached its target
+    once, as the controller keeps it near there. The change is the root mean square of the
+    difference of two estimates (settings.smoothing), at least `SPAN` iterations apart.
 
     Parameters
     ----------
-    settle : the largest change, in noise levels; 0 to be never done.
-    target : the residual to come down to, in noise levels.
+    settle : the largest change, in noise levels; 0 for never.
+    target : of the residual, in noise levels.
     """
 
     SPAN = 100
@@ -120,7 +120,7 @@ class Settled:
             self.done = (estimate - before).square().mean().sqrt().item() <= self.settle * noise
 
     def state_dict(self) -> dict:
-        """All that it has seen, for a checkpoint."""
+        """Its state, for a checkpoint."""
         return dict(vars(self))
 
     def load_state_dict(self, saved: dict) -> None:

@@ -1,11 +1,11 @@
-"""Denoisers f(x, sigma): any callable from an image tensor (N, C, H, W) and a noise level in image
-units to an image tensor of the same shape will do. Here are those that the paper uses, others that
-one may compare with them, and `learned` for networks. They raise an InputError where x is no image,
-or sigma below 0 or not finite.
+"""Denoisers f(x, sigma), by name.
+
+A denoiser is any callable from an image tensor (N, C, H, W) and a noise level in image units to an
+image tensor of the same shape. Here are those of the paper, others to compare with, and `learned`
+for networks. They raise InputError if x is no image, or sigma is negative or not finite.
 
 All run inside libraries that release the interpreter lock, so that the solver can run them beside
-the Theta-update (Figure 1). `deepred.denoise` has each at length, NLM in torch and the package bm3d
-as well.
+the Theta-update (Figure 1). `deepred.denoise` has their code, NLM in torch, and the package bm3d.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from .denoise.bm3d import bm3d_torch
 from .denoise.classical import bilateral, median, tv, wavelet
-from .denoise.common import of_its_shape
+from .denoise.common import called
 from .denoise.learned import learned
 from .denoise.nlm import nlm
-from .errors import InputError
+from .errors import InputError, shown
 
 NAMES = ("nlm", "bm3d", "tv", "wavelet", "bilateral", "median")
 
@@ -35,19 +35,19 @@ def named(name: str) -> Callable[[Tensor, float], Tensor]:
         If there is none of that name.
     """
     if name not in NAMES:
-        raise InputError(f"unknown denoiser {name!r}; known are {', '.join(NAMES)}")
+        raise InputError(f"unknown denoiser {shown(name)}; known are {', '.join(NAMES)}")
     return dict(zip(NAMES, (nlm, bm3d_torch, tv, wavelet, bilateral, median)))[name]
 
 
 def adapted(f: str | nn.Module | Callable[[Tensor, float], Tensor]) -> Callable:
-    """What may be given as denoiser, as one: a name of `NAMES`, a module (`learned`), a callable.
+    """A denoiser from a name of `NAMES`, a torch module (`learned`) or a callable.
 
-    The callable is not differentiated, and what it returns is in the image's precision.
+    The callable is not differentiated, and its result is converted to the image's precision.
 
     Raises
     ------
     InputError
-        If it is none of them. When called, if the callable makes no image of x's shape.
+        If f is none of them. When called, if f fails or does not return an image of x's shape.
     """
     if isinstance(f, str):
         return named(f)
@@ -56,13 +56,12 @@ def adapted(f: str | nn.Module | Callable[[Tensor, float], Tensor]) -> Callable:
     if not callable(f):
         raise InputError(
             f"denoiser must be one of {', '.join(NAMES)}, a callable f(x, sigma) or a torch "
-            f"module, got {f!r}"
+            f"module, got {shown(f)}"
         )
 
     @functools.wraps(f, updated=())
     @torch.no_grad()
     def denoise(x: Tensor, sigma: float) -> Tensor:
-        name = getattr(f, "__name__", type(f).__name__)
-        return of_its_shape(f(x.clone(), sigma), x, name)  # it may work in place
+        return called(f, x, sigma, getattr(f, "__name__", type(f).__name__))
 
     return denoise

@@ -22,7 +22,7 @@ def psnr(image: Tensor, truth: Tensor) -> float:
 def snr(image: Tensor, truth: Tensor) -> float:
     """Signal-to-noise ratio in dB, 20 log10(||truth|| / ||image - truth||), as Liu et al. 2018."""
     power = torch.mean(truth.double() ** 2).item() or math.ulp(0.0)
-    # Not the logarithm of the quotient, which is infinite for identical images.
+    # The logarithm of the quotient would be infinite for identical images.
     return 10 * (math.log10(power) - math.log10(_mse(image, truth) or math.ulp(0.0)))
 
 
@@ -53,12 +53,10 @@ def tracker(
     last: int = 0,
     metric: Callable[[Tensor, Tensor], float] = psnr,
 ) -> Callable[[State], dict[str, float] | None]:
-    """A callback for `deepred.restore`: PSNR of the estimate, x and T(z) every so many iterations.
+    """A callback for `deepred.restore`: PSNR of the estimate, x and T(z) every `every` iterations.
 
-    Also of the first and of iteration `last`, so that a curve reaches its end. `metric` may be
-    `psnr_y` instead.
-
-    The columns are ``psnr``, ``psnr_x`` and ``psnr_output``.
+    And after the first and after iteration `last`, so that curves are complete. `metric` may be
+    `psnr_y` instead. The columns are ``psnr``, ``psnr_x`` and ``psnr_output``.
     """
 
     def measure(state: State) -> dict[str, float] | None:
@@ -73,7 +71,7 @@ def tracker(
 def shares(
     image: Tensor, picture: Tensor, noise: Tensor, edges: Sequence[float]
 ) -> list[tuple[float, float]]:
-    """How much of a picture and of the noise upon it an image holds, by bands of frequency.
+    """How much of a picture and of the noise on it an image holds, in bands of frequency.
 
     In each band the image is a picture + b noise + a rest that is orthogonal to both: (a, b), by
     least squares over the Fourier coefficients of all channels. A perfect restoration has (1, 0)
@@ -83,14 +81,14 @@ def shares(
     ----------
     image, picture, noise : (N, C, H, W), of one shape. The shares of an image that is not finite
         are NaN.
-    edges : ascending bounds of the bands, in cycles a pixel: .5 is the most along a side, .71
-        along a diagonal. A band holds its lower bound.
+    edges : ascending bounds of the bands, in cycles per pixel: .5 is the highest along a side, .71
+        along a diagonal. A band includes its lower bound.
 
     Raises
     ------
     InputError
-        If there are fewer than two edges, they do not ascend, the shapes differ, or in a band
-        picture and noise are multiples of each other: of nothing at all, say.
+        If there are fewer than two edges, they do not ascend, the shapes differ, or picture and
+        noise are linearly dependent in a band, or 0.
     """
     edges = [float(edge) for edge in edges]
     if len(edges) < 2 or any(low >= high for low, high in pairwise(edges)):
@@ -110,9 +108,8 @@ def shares(
         basis = torch.stack(parts[:2], dim=1)
         gram = basis.T @ basis
         if torch.linalg.det(gram) <= 1e-12 * gram.diagonal().prod():
-            raise InputError(
-                f"picture and noise are not two in the band from {low:g} to {high:g} cycles a pixel"
-            )
+            band = f"the band from {low:g} to {high:g} cycles per pixel"
+            raise InputError(f"picture and noise are dependent in {band}")
         a, b = torch.linalg.solve(gram, basis.T @ parts[2]).tolist()
         found.append((a, b))
     return found

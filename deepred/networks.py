@@ -21,9 +21,9 @@ from .settings import Settings
 class Convolution(nn.Conv2d):
     """A convolution with reflection padding, height and width divided by its stride.
 
-    Under autocast only the products are in bfloat16. The result goes on in the input's precision,
-    so that normalising, activating, doubling and merging round nothing more: with all of them in
-    bfloat16 runs ended 0.1 dB lower on average.
+    Under autocast only the products are in bfloat16: the result is converted back to the input's
+    precision before normalisation, activation, upsampling and concatenation. With those in
+    bfloat16, too, runs ended 0.1 dB lower on average.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ def _twice() -> nn.Module:
 
 
 def _normalised(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
-    """Convolution, batch normalisation, LeakyReLU: what every part of the network is made of."""
+    """Convolution, batch normalisation, LeakyReLU: the unit of every part of the network."""
     return [
         Convolution(inputs, outputs, kernel, stride),
         nn.BatchNorm2d(outputs, track_running_stats=False),
@@ -56,7 +56,7 @@ class _Scale(nn.Module):
 
     def __init__(
         self, inputs: int, channels: int, skip: int, deeper: nn.Module | None, low: int
-    ) -> None:  # low: channels of what is doubled
+    ) -> None:  # low: channels of what is upsampled
         super().__init__()
         self.skip = nn.Sequential(*_normalised(inputs, skip, kernel=1)) if skip else None
         self.down = nn.Sequential(
@@ -85,7 +85,7 @@ class SkipNetwork(nn.Module):
 
     With the paper's sizes (32 input channels, 128 channels on each of 5 scales, 4 skip channels,
     3 output channels) it has 2,217,831 parameters. Reflection padding, LeakyReLU(0.2), batch
-    normalisation by the image's own statistics always, bilinear upsampling, a sigmoid at the end.
+    normalisation always with the image's own statistics, bilinear upsampling, a sigmoid at the end.
 
     Parameters
     ----------
@@ -136,12 +136,12 @@ class SkipNetwork(nn.Module):
 class DeepDecoder(nn.Module):
     """The Deep Decoder (Heckel and Hand, ICLR 2019, arXiv:1810.03982): no convolution, few weights.
 
-    Each layer mixes the channels of every pixel with the same matrix, doubles the size (bilinear),
-    and applies ReLU and a normalisation of each channel, B_{i+1} = cn(relu(U_i B_i C_i)); a last
-    mix and a sigmoid make the image. Only the doubling ties neighbouring pixels together. With 128
-    channels and 5 layers it has 83,584 parameters, fewer than a photograph has numbers, so that it
-    cannot fit all of the noise: a prior by too few parameters where DIP's has too many. (Every
-    layer doubles here; the 100,224 of its authors' have a sixth that does not.)
+    Each layer multiplies the channels of every pixel by the same matrix, doubles the size
+    (bilinear), and applies ReLU and a normalisation of each channel, B_{i+1} = cn(relu(U_i B_i
+    C_i)); a last matrix and a sigmoid give the image. Only the upsampling couples neighbouring
+    pixels. With 128 channels and 5 layers it has 83,584 parameters, fewer than a photograph has
+    numbers, so that it cannot fit all of the noise, where DIP's network has too many parameters.
+    (The authors' 100,224 parameters include a sixth layer, without upsampling.)
 
     Parameters
     ----------
@@ -153,8 +153,7 @@ class DeepDecoder(nn.Module):
     Raises
     ------
     InputError
-        If one of them is no whole number of at least 1, or there are so many layers that z has one
-        pixel.
+        If one of them is no whole number of at least 1, or z would have a single pixel.
     """
 
     def __init__(
@@ -190,8 +189,8 @@ class DeepDecoder(nn.Module):
 class FreeImage(nn.Module):
     """A "network" whose parameters are the image itself: T_theta(z) = theta.
 
-    It turns the solver into RED by ADMM without the deep image prior, and with a linear denoiser
-    the problem becomes quadratic, which the tests solve by hand.
+    It turns the solver into RED by ADMM without the deep image prior; with a linear denoiser the
+    problem is quadratic, and the tests know its solution.
     """
 
     def __init__(self, image: Tensor) -> None:
@@ -204,9 +203,9 @@ class FreeImage(nn.Module):
 
 
 def padded(side: int, scales: int) -> int:
-    """The side of z for an image side: a multiple of ``2**scales``, at least two of them.
+    """The side of z for an image side: a multiple of ``2**scales``, and at least twice that.
 
-    Two, because reflection padding and batch statistics need more than one pixel at the bottom.
+    Twice, because reflection padding and batch statistics need two pixels at the coarsest scale.
     """
     stride = 2**scales
     return max(2, math.ceil(side / stride)) * stride
@@ -239,7 +238,7 @@ def untrained(shape: tuple[int, int, int], settings: Settings) -> nn.Module:
     )
 
 
-_GLOBAL = threading.Lock()  # torch's initialisers know the global random state alone
+_GLOBAL = threading.Lock()  # torch's initialisers use the global random state
 
 
 def initialise(
@@ -247,10 +246,10 @@ def initialise(
 ) -> tuple[Tensor, nn.Module]:
     """z and a network with random theta, both from `seed`, on y's device and in its precision.
 
-    The global random state is left as it was, and is one thread's at a time.
+    The global random state is restored; a lock lets one thread at a time use it.
     """
     with _GLOBAL, torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # the CPU's alone: CUDA's stays as it was
+        torch.default_generator.manual_seed(seed)  # of the CPU only: CUDA's stays as it is
         net = make_network()
         if not hasattr(net, "input_shape"):
             raise InputError(

@@ -1,23 +1,23 @@
 """The presets, each written out: what a run by `fast` or `paper` has for a task, and why.
 
-A table is of a task, a row of a field of `deepred.settings.Settings`, a column of a preset; fields
-that no preset of a task changes are as there. `paper` is Table 1 and the paper's text, `authors`
-what the authors' released notebooks do instead; the two differ in nothing but the rows below, so
-each deviation can be switched on its own. `fast` and `best` are ours, for whole images; "small" is
-what was chosen on crops of 64 to 96 pixels, on which the quick profile, the studies and the
-notebooks' live cells run, and which is worse on larger images.
+There is a table per task, a row per field of `deepred.settings.Settings` and a column per preset;
+other fields have their defaults. `paper` is Table 1 and the paper's text, `authors` what the
+authors' released notebooks do instead; they differ in the rows below and in nothing else, so that
+each deviation can be switched on its own. `fast` and `best` are ours, for whole images; "small" was
+chosen on crops of 64 to 96 pixels, for the quick profile, the studies and the notebooks' live
+cells, and is worse on larger images.
 """
 
 from __future__ import annotations
 
-from .errors import InputError
+from .errors import InputError, at_least, choice, shown
 from .settings import Settings
 
 METHODS = ("deepred", "dip", "dip-tv", "red")
 PRESETS = ("paper", "authors", "fast", "best")
 # Task: its settings in Section 4; the first is the default.
 SETTINGS = {"denoise": ("sigma 25",), "sr": ("x4", "x8"), "deblur": ("uniform", "gaussian")}
-# Problems that Section 2.1 names, and the paper has no experiment of: their numbers are ours.
+# Problems of Section 2.1 without an experiment in the paper: their numbers are ours.
 OTHER_SETTINGS = {"inpaint": ("mask",), "tomography": ("views",)}
 TASKS = (*SETTINGS, *OTHER_SETTINGS)
 
@@ -27,12 +27,12 @@ COLUMNS = ("paper", "authors", "fast", "best", "fast small", "best small")
 # Section 4.1; Table 1 gives 5000 iterations, the run-time paragraph 1800. growth is of .5: lam and
 # mu grow by .03 when the fit passes 20 dB, 20.01 dB, ...
 #
-# fast and best: z is Gaussian, as with uniform z the same noise on z is three and a half times as
-# large beside it, and the fit takes several times as long (house: 30.2 against 31.5 dB after 1500
-# iterations). Narrow networks peak as high as wide ones at a fraction of the work. BM3D gets seven
-# tenths of the residual back (SOS boosting), every 200 iterations beside the network, and makes the
-# result, too, from the network's mean. Its sigma_f is 1.1 of the noise that is given back, here at
-# sigma 25: a little more than that.
+# fast and best: z is Gaussian, since uniform z is 3.5 times smaller compared with the same noise on
+# z, and the fit takes several times as long (house: 30.2 against 31.5 dB after 1500 iterations).
+# Narrow networks peak as high as wide ones at a fraction of the work. BM3D is given x plus seven
+# tenths of the residual (SOS boosting), every 200 iterations beside the network, and also makes the
+# result from the network's mean. Its sigma_f is 1.1 times the noise in that residual, here for
+# sigma 25.
 DENOISE = {
     # field                     paper    authors         fast         best  fast small  best small
     "channels":           (       128,       128,          16,          32,         16,         64),
@@ -57,9 +57,9 @@ DENOISE = {
     "smoothing":          (      0.99,      0.99,        0.99,        0.99,       0.99,       0.99),
     "runs":               (         2,         1,           1,           4,          2,          4),
 }
-# Tables 2 and 3. Section 3.2 says that all tests smooth over iterations and average over runs,
-# Section 4.1 alone tells numbers with that, and the authors' code for super-resolution and
-# deblurring does neither: there paper does neither, too.
+# Tables 2 and 3. Section 3.2 says that all tests smooth over iterations and average over runs, but
+# only Section 4.1 gives numbers for that, and the authors' code for super-resolution and deblurring
+# does neither: nor does preset paper there.
 #
 # fast and best: a lighter prior, ten times the learning rate, and more iterations: after 1600, head
 # and bird still rise and are below RED alone.
@@ -174,16 +174,16 @@ TABLES = {
 
 # What the other methods change.
 #
-# NLM is no denoiser to make the result with: in place of BM3D it has its place in Table 1, a little
-# and often.
+# NLM is not good enough to make the result: instead of BM3D it is used as in Table 1, with a small
+# sigma_f and often.
 NLM_FOR_BM3D = dict(
     denoiser="nlm", sigma_f=3 / 255, denoise_every=10, strengthen=0.0, result="network"
 )
 
-# All DIP results are by its released code, the paper says (uniform input), and all tests have
-# Gaussian input: preset authors is the released code, preset paper has the Gaussian input. For
-# denoising stopped after the 1800 iterations of the run-time paragraph. DIP has no code for
-# deblurring: there it has DeepRED's settings.
+# According to the paper all DIP results are by its released code, which has uniform input, and all
+# tests have Gaussian input: preset authors is the released code, preset paper has the Gaussian
+# input. Denoising stops after the 1800 iterations of the run-time paragraph. DIP has no code for
+# deblurring and gets DeepRED's settings there.
 DIP = {
     ("denoise", "sigma 25"): dict(learning_rate=0.01, iterations=1800),
     ("sr", "x4"): dict(learning_rate=0.01, input_noise=0.03, iterations=2000),
@@ -194,11 +194,11 @@ DIP_RELEASED = {"denoise": dict(input_noise=1 / 30)}
 # DIP-TV (Liu et al. 2018) is DIP with this weight of TV(T(z)), in means over pixels.
 TV = {"denoise": 0.002, "sr": 0.0002, "deblur": 0.0001, "inpaint": 0.0002, "tomography": 0.0001}
 
-# RED on its own, by its fixed-point strategy; the paper does not print its settings. For denoising
-# it starts from the denoised image, and a sigma_f of .12 sigma takes out what is left: Table 1's 3
-# where sigma is 25. On the nine images one step makes 29.34 dB, two 29.33 (NLM alone 29.17; sigma_f
-# 5: 29.30 and 29.17, 7: 29.15 and 28.88; lam 10: 29.24, 50: 29.33). For super-resolution a small
-# sigma_f with BM3D climbs slowly; 25 is there after 25 steps and 40 ends lower.
+# RED on its own, by its fixed-point strategy; the paper gives no settings for it. For denoising it
+# starts from the denoised image, and a sigma_f of .12 sigma removes what is left: Table 1's 3 at
+# sigma 25. On the nine images one step gives 29.34 dB, two 29.33 (NLM alone 29.17; sigma_f 5: 29.30
+# and 29.17, 7: 29.15 and 28.88; lam 10: 29.24, 50: 29.33). For super-resolution a small sigma_f
+# with BM3D converges slowly; with 25 it takes 25 steps, and 40 ends lower.
 RED_ALONE = dict(
     growth=0.0, settle=0.0, runs=1, clip_x=False, result="x", precondition=0.0, smoothing=0.0
 )
@@ -228,32 +228,31 @@ def preset(
     ----------
     name : "paper", "authors", "fast" or "best".
     task : "denoise", "sr" or "deblur"; "inpaint" or "tomography", where preset paper is the paper's
-        algorithm with numbers of ours, and authors that with the habits of their code.
+        algorithm with our numbers, and preset authors differs from it as elsewhere.
     method : "deepred"; "dip" for the deep image prior as its authors released it, with the
         preset's network and number of runs; "dip-tv" for the same with total variation; "red" for
         RED alone.
     setting : the row of Table 1, "x4" or "x8" for "sr", "uniform" or "gaussian" for "deblur"; the
         first unless given.
-    denoiser : instead of the preset's; for "nlm" with what belongs to it, where that is known.
-    sigma : noise level of the measurement, in image units; for "denoise" sigma_f depends on it, of
-        "red" and of presets fast and best.
+    denoiser : instead of the preset's; for "nlm" with its own sigma_f and intervals, if known.
+    sigma : noise level of the measurement, in image units, at least 0; with "denoise" sigma_f of
+        "red" and of presets fast and best depends on it.
     small : fast or best as chosen for crops of up to 100 pixels, not for whole images.
 
     Raises
     ------
     InputError
-        If there is no such preset, task, method or setting.
+        If there is no such preset, task, method or setting, or sigma is negative.
     """
-    known = {**SETTINGS, **OTHER_SETTINGS}
-    setting = known.get(task, ("",))[0] if setting is None else setting
-    for what, value, choices in [
-        ("preset", name, PRESETS),
-        ("task", task, TASKS),
-        ("method", method, METHODS),
-        ("setting", setting, known.get(task, ())),
-    ]:
-        if value not in choices:
-            raise InputError(f"unknown {what} {value!r}; known are {', '.join(choices)}")
+    settings_of = {**SETTINGS, **OTHER_SETTINGS}
+    choice("preset", name, PRESETS)
+    choice("task", task, TASKS)
+    choice("method", method, METHODS)
+    rows = settings_of[task]
+    setting = rows[0] if setting is None else choice("setting", setting, rows)
+    sigma = at_least("sigma", sigma)
+    if not isinstance(denoiser, str | None):
+        raise InputError(f"denoiser must be a name, got {shown(denoiser)}")
     column = COLUMNS.index(f"{name} small" if small and name in ("fast", "best") else name)
     settings = Settings(**{field: row[column] for field, row in TABLES[task, setting].items()})
     if settings.strengthen:

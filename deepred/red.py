@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .errors import InputError, positive
+from .errors import InputError, choice, positive
 from .operators import adapted, holes, seen
 
 Denoise = Callable[[Tensor], Tensor]
@@ -25,7 +25,7 @@ def gradient(x: Tensor, fx: Tensor) -> Tensor:
     x and f(x) of one shape, which is the result's.
 
     NLM, BM3D and most learned denoisers have no symmetric Jacobian (Reehorst and Schniter 2018):
-    for them this is RED's definition, not the derivative of Eq. (3).
+    for them RED is defined by this, and it is not the derivative of Eq. (3).
     """
     return x - fx
 
@@ -74,24 +74,23 @@ def solve(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """RED on its own: minimise 1/2 ||Hx - y||^2 + lam/2 x^T (x - f(x)), Eq. (1) with Eq. (3).
 
-    Yields (x_{k+1}, f(x_k)) after each iteration, without end; the caller stops. Romano, Elad and
-    Milanfar (2017), their fixed-point strategy, (H^T H + lam I) x_{k+1} = H^T y + lam f(x_k), by
-    conjugate gradients, or steepest descent with step c (1 / (1 + lam) unless given, which is
-    stable for ||H|| <= 1).
+    Yields (x_{k+1}, f(x_k)) after each iteration, endlessly; the caller stops. By the fixed-point
+    strategy of Romano, Elad and Milanfar (2017), (H^T H + lam I) x_{k+1} = H^T y + lam f(x_k),
+    solved by conjugate gradients, or by steepest descent with step c (by default 1 / (1 + lam),
+    which is stable for ||H|| <= 1).
 
     Parameters
     ----------
     y : the measurement.
-    H : an operator with `adjoint`, or what `deepred.operators.adapted` makes one of.
-    denoise : x -> f(x), the noise level already chosen; given images in y's precision, and not
-        differentiated.
+    H : an operator with `adjoint`, or a physics object of deepinv.
+    denoise : x -> f(x) for a chosen noise level, of images in y's precision; not differentiated.
     lam : weight of the prior, above 0.
     method : "fixed-point" or "steepest-descent".
     c : the step of steepest descent, above 0.
     clip : keep x in [0, 1] after each iteration.
-    x0 : where to start; unless given y where it has the image's shape and sees all of it, else
-        H^T y over H^T H 1, an interpolation that keeps a constant image as it is, and its mean
-        where y sees nothing.
+    x0 : where to start; by default y if it has the image's shape and nothing is missing, else
+        H^T y / H^T H 1, an interpolation that keeps a constant image as it is, with its mean where
+        nothing is seen.
 
     Raises
     ------
@@ -99,8 +98,7 @@ def solve(
         If lam or c is not above 0, there is no such method, or H has no adjoint.
     """
     lam, c = positive("lam", lam), None if c is None else positive("c", c)
-    if method not in ("fixed-point", "steepest-descent"):
-        raise InputError(f"method must be fixed-point or steepest-descent, got {method!r}")
+    choice("method", method, ("fixed-point", "steepest-descent"))
     H = adapted(H)
     if not hasattr(H, "adjoint"):
         raise InputError("RED alone needs an H with an adjoint: H.adjoint(y)")
@@ -155,8 +153,8 @@ def boosted(
 ) -> Denoise:
     """x -> f(x), or f(x + a H^T(y - Hx)) for a share a above 0, without gradients.
 
-    The latter is the boosting of Romano and Elad (SIIMS 2015): what x has lost is given back, with
-    a share a of the noise, and f takes the noise out again.
+    The latter is the boosting of Romano and Elad (SIIMS 2015): it returns what x has lost, together
+    with a share a of the noise, which f removes again.
     """
 
     @torch.no_grad()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,96 +16,21 @@ import torch
 from torch import Tensor, nn
 
 from . import __version__, denoisers
-from .checks import Rule
 from .compute.engine import Engine, pick, plain_torch
 from .compute.history import joined
 from .compute.job import Job
-from .compute.memory import check_memory
-from .errors import DivergedError, InputError
+from .compute.memory import advice, check_memory
+from .errors import DivergedError, InputError, first_line, is_memory, shown
 from .fidelity import Likelihood
-from .problem import Callback, Problem, resolve
+from .problem import Callback, Problem, Rule, resolve
+from .problem.result import Result
 from .settings import Settings
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, repr=False)
-class Result:
-    """What `restore` returns.
-
-    `image` (1, C, H, W) is the mean of `images`, one for each run. `history` has one row an
-    iteration, the runs one after the other: ``run``, ``iteration``, ``seconds``, the terms of
-    `deepred.solver.State` and whatever the callback returned (NaN where it returned nothing).
-    `iterations` are those of `images`: each run's last, or the one that its stopping rule chose.
-
-    `finished` tells of DeepRED whether the fit has come down to the noise in every run, and, where
-    settings.settle is above 0, the image has settled; None where that is no question: the noise
-    level is not known, or another method or a stopping rule ended the run. `residual` and `noise`
-    are the root mean squares of H T(z) - y, over the last `check_every` iterations, and of the
-    noise, in image units, of the run that is furthest from its target; None where not known.
-    """
-
-    image: Tensor
-    images: list[Tensor]
-    history: dict[str, np.ndarray]
-    settings: Settings
-    method: str
-    sigma: float | None
-    seed: int
-    seconds: float
-    engine: Engine
-    iterations: list[int]
-    finished: bool | None = None
-    residual: float | None = None
-    noise: float | None = None
-
-    def __repr__(self) -> str:
-        size = "x".join(map(str, self.image.shape[:0:-1]))  # width x height x channels
-        runs = f"{len(self.images)} runs, " if len(self.images) > 1 else ""
-        return f"<Result of {self.method}: {size}, {runs}{self.seconds:.0f} s, {self.ending}>"
-
-    @property
-    def ending(self) -> str:
-        """One sentence on how the runs ended; levels of 255.
-
-        `--iterations` is settings.iterations; where there is a checkpoint, the run goes on from it.
-        """
-        if self.finished is None:
-            return f"ended after {_listed(self.iterations)} iterations"
-        levels = f"residual {255 * self.residual:.3g}, noise {255 * self.noise:.3g}"
-        if self.finished:
-            return f"fit finished: {levels}"
-        if self.residual <= self.settings.residual_target * self.noise:
-            levels += ", image still changing"
-        more = int(float(f"{2 * max(self.iterations):.2g}"))
-        return f"fit not finished: {levels}; --iterations {more} would go on"
-
-    @property
-    def deviation(self) -> Tensor:
-        """Standard deviation of each pixel over the runs (1, C, H, W), with n - 1.
-
-        Where the prior and the measurement leave the image open the runs differ; an error that
-        all share does not show.
-
-        Raises
-        ------
-        InputError
-            If there was one run only.
-        """
-        if self.method == "red":
-            raise InputError("the deviation is over runs, and method 'red' has only one")
-        if len(self.images) < 2:
-            raise InputError("the deviation over runs needs settings.runs of at least 2")
-        return torch.stack(self.images).std(0)
-
-    def curve(self, name: str, run: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Iterations and values of a column of the history, where it has one."""
-        rows = (self.history["run"] == run) & ~np.isnan(self.history[name])
-        return self.history["iteration"][rows], self.history[name][rows]
-
-
 def restore(
-    y: Tensor,
+    y: Tensor | np.ndarray | str | Path,
     H: Callable[[Tensor], Tensor] | None = None,
     *,
     method: str = "deepred",
@@ -128,51 +52,52 @@ def restore(
 
     Parameters
     ----------
-    y : measurement; for denoising the noisy image, (1, C, H, W) in [0, 1]. What it holds where an
-        `Inpaint` sees nothing has no part in it.
+    y : measurement; for denoising the noisy image, a tensor (1, C, H, W) in [0, 1]. Or an array
+        (H, W) or (H, W, 3), uint8, uint16 or floats in [0, 1], or the path of an image file. The
+        result's image is of the same kind; for a file it is an array. What y holds where an
+        `Inpaint` sees nothing has no effect.
     H : operator, image -> measurement; None is the identity (denoising). One of
         `deepred.operators` or `deepred.beyond.radon`, any callable that torch can differentiate, or
         a physics object of deepinv, which is taken without its noise.
     method : "deepred", "dip" (the same loop with lam = mu = 0), "dip-tv" (DIP with the total
         variation of its output) or "red" (no network).
     denoiser : a name of `deepred.denoisers.NAMES`, a callable f(x, sigma) or a torch module called
-        so; the settings' unless given. It is not differentiated; a module is copied, in evaluation
-        mode.
-    settings : preset `fast` of the task unless given: that which H names (`H.task`), else
-        denoising.
-    sigma : noise level of y in image units. Where the settings need it (the controller, and RED
-        alone for denoising) and it is not given, it is estimated (`deepred.noise`).
-    seed : run r uses 1000 seed + r for theta, z and the noise on z.
-    device : "auto" (CUDA where there is one), "cpu" or "cuda".
+        as f(x, sigma); the settings' unless given. It is not differentiated; a module is copied and
+        put in evaluation mode.
+    settings : preset `fast` of the task unless given: that of H (`H.task`), else denoising.
+    sigma : noise level of y in image units, in (0, 1); 25 of 255 is 25 / 255. If the settings need
+        it (the controller, and RED alone for denoising) and it is not given, it is estimated
+        (`deepred.problem.noise`), with a warning that says how large it is.
+    seed : whole, from 0 to 2^40; run r uses 1000 seed + r for theta, z and the noise on z.
+    device : "auto" (CUDA if there is one), "cpu" or "cuda".
     engine : how it is computed, from `deepred.compute.engine.pick`; instead of `device`.
-    shape : (C, H, W) of the image; unless given what H tells (`H.image_shape`), else y's.
-    network : makes a fresh module z -> image with an attribute `input_shape`; the settings' unless
-        given.
-    callback : called with every state; what it returns is added to the history.
+    shape : (C, H, W) of the image; by default what H says (`H.image_shape`), else y's.
+    network : makes a fresh module z -> image with an attribute `input_shape`; the settings' network
+        unless given.
+    callback : called with a `deepred.solver.State` after every iteration; the dictionary of numbers
+        that it returns, or None, is added to the history.
     checkpoint : file to save to now and then, on Ctrl-C and at the end, and to continue from.
-        Called again with more `settings.iterations`, a run that its budget has ended goes on, to
-        the bits of one that had them from the start; with as many or fewer the result is the same
-        again. A file of other input or settings is refused unless its run has ended, and then
-        replaced. It is yours to delete.
+        Called again with more `settings.iterations`, a run that had used up its iterations goes on,
+        with the same result as one that had more from the start; with as many or fewer the result
+        is the same again. A file of other input or settings is refused, unless its run has ended:
+        then it is replaced. A file that another run is using is refused. It is not deleted.
     checkpoint_seconds : least time between two saves.
-    likelihood : of the noise, for Eq. (7), in the place of 1/2 ||Hx - y||^2: one of
+    likelihood : of the noise, for Eq. (7), in place of 1/2 ||Hx - y||^2: one of
         `deepred.beyond.likelihoods`, or a callable (Hx, y) -> terms (see `deepred.solver.ADMM`).
     stop : makes a stopping rule of `deepred.beyond.stopping` for each run: `WindowedVariance`, say,
         or `lambda: Discrepancy(sigma)`. A run ends when its rule says so, with the rule's image, a
-        mean of the last outputs; at the settings' iterations, with its last, if it never does.
+        mean of the last outputs; otherwise after settings.iterations, with its last.
 
     Raises
     ------
     InputError
-        If something does not fit; see the message.
+        If something does not fit, or there is not enough memory; see the message.
     DivergedError
         If the fit collapses again and again.
     """
-    problem = Problem(
-        y, H, method, denoiser, settings, sigma, seed, shape, network, callback, checkpoint,
-        checkpoint_seconds, likelihood, stop,
-    )  # fmt: skip
-    (result,) = restore_all([problem], device=device, engine=engine)
+    arguments = dict(locals())
+    del arguments["device"], arguments["engine"]
+    (result,) = restore_all([Problem(**arguments)], device=device, engine=engine)
     if isinstance(result, DivergedError):
         raise result
     if checkpoint is not None and result.finished is False:
@@ -184,47 +109,69 @@ def restore(
 def restore_all(
     problems: Iterable[Problem], *, device: str = "auto", engine: Engine | None = None
 ) -> list[Result | DivergedError]:
-    """Restore several images, or one with several seeds or settings, beside each other.
+    """Restore several images, or one with several seeds or settings, side by side.
 
     Each problem has its own weights, z and random numbers, and its result is that of `restore`
-    alone. `engine.batch` solvers take turns at any time, a problem's own runs among them; on a GPU
-    each has a stream of its own, which fills a device that one small image leaves idle.
+    alone. `engine.batch` solvers take turns at any time, also the runs of one problem; on a GPU
+    each has a stream of its own, so that small images fill the device together.
 
     Parameters
     ----------
     problems : what to restore; they may differ in everything.
-    device : "auto" (CUDA where there is one), "cpu" or "cuda".
+    device : "auto" (CUDA if there is one), "cpu" or "cuda".
     engine : how it is computed, from `deepred.compute.engine.pick`; instead of `device`.
 
     Returns
     -------
-    list of Result, in order; the error in place of a problem whose fit collapses again and again.
+    list of Result, in order; for a problem whose fit collapses again and again, the error.
 
     Raises
     ------
     InputError
-        If something of one does not fit. Most is seen before anything is computed; what only the
-        first step shows, such as an H that does not fit y, when the problem's turn has come.
+        If something of one does not fit, or there is not enough memory. Most is seen before
+        anything is computed; what only the first step shows, such as an H that does not fit y, when
+        the problem's turn has come.
     """
     problems = list(problems) if isinstance(problems, Iterable) else [problems]
     if not all(isinstance(problem, Problem) for problem in problems):
         raise InputError("problems must be a list of deepred.Problem")
+    if not isinstance(engine, Engine | None):
+        raise InputError(f"engine must be made by compute.engine.pick, got {shown(engine)}")
+    jobs = _jobs(problems)
+    if engine is None:
+        works = [job.problem.work for job in jobs if job.problem.work]
+        engine = pick(device, work=max(works, default=None))
+    needs = [need for job in jobs for need in job.memory(engine)]
+    check_memory(needs, engine)
+    try:
+        for job in jobs:
+            job.prepare(engine, __version__)
+        _run(jobs, engine)
+    except (MemoryError, RuntimeError) as error:
+        if not is_memory(error):
+            raise
+        told = f"not enough memory ({first_line(error)}): use {advice(needs[: engine.batch])}"
+        raise InputError(told) from error
+    finally:
+        for job in jobs:
+            job.close()
+    return [_result(job) for job in jobs]
+
+
+def _jobs(problems: list[Problem]) -> list[Job]:
+    """The problems resolved; those with the same denoiser share one copy of it."""
     made: dict[int, Callable] = {}
 
     def denoiser(f) -> Callable:
-        """`denoisers.adapted`, once for all that share f: of a module it makes a copy."""
         if id(f) not in made:
             made[id(f)] = denoisers.adapted(f)
         return made[id(f)]
 
-    jobs = [Job(resolve(problem, denoiser)) for problem in problems]
-    if engine is None:
-        engine = pick(
-            device, work=max((job.problem.work for job in jobs if job.problem.work), default=None)
-        )
-    check_memory([n for job in jobs for n in job.memory(engine)], engine)
-    for job in jobs:
-        job.prepare(engine, __version__)
+    return [Job(resolve(problem, denoiser)) for problem in problems]
+
+
+def _run(jobs: list[Job], engine: Engine) -> None:
+    """All runs to their end, `engine.batch` at a time taking turns."""
     waiting = deque(steps for job in jobs for steps in job.start())
     active: list[tuple[Callable, Iterator[None]]] = []
     try:
@@ -237,7 +184,6 @@ def restore_all(
         for job in jobs:
             job.save()
         raise
-    return [_result(job) for job in jobs]
 
 
 def _step(lane: Callable, steps: Iterator[None]) -> bool:
@@ -247,23 +193,30 @@ def _step(lane: Callable, steps: Iterator[None]) -> bool:
 
 
 def _result(job: Job) -> Result | DivergedError:
-    """What came of a job's runs."""
+    """The mean of a job's runs and what is known of them."""
     p, runs = job.problem, range(job.runs)
-    if job.failure is not None:  # other settings are to begin anew
-        job.store.remove()
+    if job.failure is not None:
         return job.failure
     columns = joined([job.histories[r] for r in runs])
-    each = [columns["seconds"][columns["run"] == r].max() for r in runs]
+    seconds = sum(columns["seconds"][columns["run"] == r].max() for r in runs)
     images, fits = [job.images[r] for r in runs], [job.fits[r] for r in runs]
     known = [fit for fit in fits if None not in fit[1:]]
-    worst = max(known, key=lambda fit: fit[1] / fit[2], default=fits[0])
+    _, residual, noise = max(known, key=lambda fit: fit[1] / fit[2], default=fits[0])
     finished = [fit[0] for fit in fits]
     return Result(
-        torch.stack(images).mean(0), images, columns, p.settings, p.method, p.sigma, p.seed,
-        float(sum(each)), job.engine, [job.iterations[r] for r in runs],
-        None if None in finished else all(finished), *worst[1:],
-    )  # fmt: skip
-
-
-def _listed(iterations: list[int]) -> str:
-    return ", ".join(map(str, dict.fromkeys(iterations)))
+        image=p.back(torch.stack(images).mean(0)),
+        images=images,
+        history=columns,
+        settings=p.settings,
+        method=p.method,
+        sigma=p.sigma,
+        seed=p.seed,
+        seconds=float(seconds),
+        engine=job.engine,
+        iterations=[job.iterations[r] for r in runs],
+        finished=None if None in finished else all(finished),
+        residual=residual,
+        noise=noise,
+        y=p.y,
+        resumable=p.checkpoint is not None,
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from .errors import InputError
+from .errors import InputError, at_least, choice, plain, positive, real, shown, whole
 
 _CHOICES = {
     "network": ("skip", "decoder"),
@@ -16,15 +16,21 @@ _CHOICES = {
     "optimizer": ("adam", "gradient-descent"),
     "data_term": ("sum", "mean"),
     "x_update": ("fixed-point", "steepest-descent"),
-    "x_start": ("measurement", "zeros", "denoised"),  # f(y) at the level of y's noise
+    "x_start": ("measurement", "zeros", "denoised"),  # "denoised": f(y) at the noise level of y
     "x_sees": ("after", "before"),
-    "result": ("x", "network", "x-u", "denoised"),  # the last: f of the network's mean
+    "result": ("x", "network", "x-u", "denoised"),  # "denoised": f of the network's mean
 }
-_COUNTS = (
-    "channels", "scales", "input_channels", "lr_decay_every", "theta_steps", "denoise_every",
-    "inner_steps", "iterations", "runs", "check_every",
-)  # fmt: skip
-# Fields that came after the first results were stored, and the value with which they do nothing.
+# Whole numbers: the least and, where 10^9 would be absurd, the most. A run has its own 1000 seeds.
+_LEAST = dict.fromkeys(
+    "channels scales input_channels lr_decay_every theta_steps denoise_every inner_steps iterations"
+    " runs check_every".split(),
+    1,
+) | dict.fromkeys(("skip", "lag", "max_rollbacks"), 0)
+_MOST = {"channels": 4096, "input_channels": 4096, "skip": 4096, "scales": 16}
+_MOST |= {"lag": 1000, "runs": 1000}
+_POSITIVE = ("learning_rate", "lr_decay", "input_scale", "c", "residual_target")
+_NOT_NEGATIVE = "input_noise precondition tv lam mu growth growth_db sigma_f collapse_db settle"
+# Fields added after the first results were stored, and the value with which they do nothing.
 _LATER = {"precondition": 0.0, "tv": 0.0, "network": "skip", "settle": 0.0, "strengthen": 0.0}
 
 
@@ -96,48 +102,36 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if getattr(value, "shape", None) == ():  # a number of numpy or torch
-                object.__setattr__(self, name, value.item())
+            object.__setattr__(self, name, plain(value))
         for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise InputError(
-                    f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}"
-                )
-        for name in _COUNTS:
-            self._require(name, int, lambda v: v >= 1, "a whole number of at least 1")
-        for name in ("skip", "lag", "max_rollbacks"):
-            self._require(name, int, lambda v: v >= 0, "a whole number of at least 0")
-        for name in ("learning_rate", "lr_decay", "input_scale", "c", "residual_target"):
-            if name == "c" and self.c is None:
-                continue
-            self._require(name, float, lambda v: 0 < v < float("inf"), "a number above 0")
-        for name in (
-            "input_noise", "precondition", "tv", "lam", "mu", "growth", "growth_db", "sigma_f",
-            "collapse_db", "settle",
-        ):  # fmt: skip
-            self._require(name, float, lambda v: 0 <= v < float("inf"), "a number of at least 0")
+            choice(name, getattr(self, name), choices)
+        for name, least in _LEAST.items():
+            whole(name, getattr(self, name), least, _MOST.get(name, 10**9))
+        for name in _POSITIVE:
+            if not (name == "c" and self.c is None):
+                positive(name, getattr(self, name))
+        for name in _NOT_NEGATIVE.split():
+            at_least(name, getattr(self, name))
         for name in ("clip_x", "clipped"):
             if not isinstance(getattr(self, name), bool):
-                raise InputError(f"{name} must be true or false, got {getattr(self, name)!r}")
-        self._require("smoothing", float, lambda v: 0 <= v < 1, "in [0, 1)")
-        self._require("strengthen", float, lambda v: 0 <= v <= 1, "in [0, 1]")
+                raise InputError(f"{name} must be true or false, got {shown(getattr(self, name))}")
+        if not 0 <= real(self.smoothing) < 1:
+            raise InputError(f"smoothing must be in [0, 1), got {shown(self.smoothing)}")
+        if not 0 <= real(self.strengthen) <= 1:
+            raise InputError(f"strengthen must be in [0, 1], got {shown(self.strengthen)}")
+        if not isinstance(self.denoiser, str | None):
+            raise InputError(f"denoiser must be a name or None, got {shown(self.denoiser)}")
         if self.lam > 0 and self.mu == 0:
             raise InputError("mu must be above 0 where lam is: without it x has no tie to y")
         if self.denoiser is None and (self.lam > 0 or self.result == "denoised"):
             raise InputError("lam above 0, and result 'denoised', need a denoiser")
 
-    def _require(self, name: str, kind: type, valid, wanted: str) -> None:
-        value = getattr(self, name)
-        numeric = isinstance(value, (int, kind)) and not isinstance(value, bool)
-        if not numeric or not valid(value):
-            raise InputError(f"{name} must be {wanted}, got {value!r}")
-
     def replace(self, **changes) -> Settings:
         """A copy with some fields changed; an unknown name is refused."""
         known = {field.name for field in dataclasses.fields(self)}
-        for name in changes:
-            if name not in known:
-                raise InputError(f"unknown setting {name!r}; known are {', '.join(sorted(known))}")
+        if unknown := [name for name in changes if name not in known]:
+            known = ", ".join(sorted(known))
+            raise InputError(f"unknown setting {unknown[0]!r}; known are {known}")
         return dataclasses.replace(self, **changes)
 
     def as_dict(self) -> dict:
@@ -145,9 +139,9 @@ class Settings:
         return dataclasses.asdict(self)
 
     def told(self) -> dict:
-        """The fields as a run's key tells them: later ones only where they are in use.
+        """The fields that make a run's key: those added later only where they are in use.
 
-        So that a field that comes to be does not make results old that it has no part in.
+        So a new field leaves the keys of stored results as they are.
         """
         return {k: v for k, v in self.as_dict().items() if k not in _LATER or v != _LATER[k]}
 

@@ -1,7 +1,7 @@
 """Algorithm 1: one ADMM loop for DeepRED, for DIP (lam = mu = 0) and for every task.
 
 `ADMM.step` is one pass of the loop. Neither it nor what drives it (`compute.rollback.iterate`) sees
-the ground truth; metrics are the caller's.
+the ground truth: metrics belong to the caller.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from . import checks, red
+from . import red
 from .beside import Beside
 from .controller import Controller
 from .errors import DivergedError
@@ -24,7 +24,7 @@ from .networks import perturbed
 from .operators import seen
 from .settings import Settings
 
-# Goes up when a change makes the same settings give another result. 2: the exponential mean without
+# Raised when a change makes the same settings give another result. 2: the exponential mean without
 # the weight of the first image, and other random numbers on z in some engines.
 VERSION = 2
 
@@ -36,17 +36,21 @@ TERMS = ("data", "rho", "objective", "augmented", "gap", "residual", "lam", "mu"
 
 @dataclass(frozen=True)
 class State:
-    """What one iteration leaves behind. Images are (1, C, H, W), detached; terms are scalars.
+    """The result of one iteration. Images are (1, C, H, W), detached; terms are scalars.
 
-    `terms` holds, by name: ``data`` = 1/2 ||H T(z) - y||^2, or what a likelihood has in its place,
-    and ``rho`` of Eq. (3) with the f(x) at hand, which is of an x some iterations old, both sums
-    over pixels; ``objective`` = data + lam rho, Eq. (4), lam times the number of y's values by x's
-    where the settings have means (and without the whitener, where there is one); ``augmented``, the
-    value of Eq. (7) that the next Theta-step descends (in sums or means, as the settings have it);
-    ``gap`` = ||x - T(z)||, the constraint of Eq. (4); ``residual``, the root mean square of
-    H T(z) - y, where y is seen; ``lam``, ``mu``.
-    They stay tensors on the device: reading one waits for it. With an engine's graphs the images
-    are overwritten by the next step: clone what is to last (a callback of `restore` gets clones).
+    `terms` holds, by name:
+
+    data : 1/2 ||H T(z) - y||^2, or what a likelihood has in its place, a sum over pixels.
+    rho : Eq. (3) with the latest f(x), which belongs to an x some iterations old; also a sum.
+    objective : data + lam rho, Eq. (4), without a whitener. Where the settings have means, lam is
+        scaled by the number of values in y over that in x.
+    augmented : Eq. (7) as the next Theta-step descends it, in sums or means.
+    gap : ||x - T(z)||, the constraint of Eq. (4).
+    residual : the root mean square of H T(z) - y over the seen part of y.
+    lam, mu : the weights.
+
+    All are tensors on the device, and reading one waits for it. With recorded CUDA graphs the next
+    step overwrites the images: clone what is to last (a callback of `restore` gets clones).
     """
 
     k: int
@@ -57,11 +61,13 @@ class State:
     output: Tensor  # T_theta(z)
     terms: dict[str, Tensor]
     seconds: float
-    run: int = 0  # which of several runs with different z, where a caller makes several
+    run: int = 0  # number of the run, where there are several with different z
 
 
 class ADMM:
     """Algorithm 1 and its variables.
+
+    `deepred.restore` checks that what is given fits together; here only H and y are compared.
 
     Parameters
     ----------
@@ -69,30 +75,31 @@ class ADMM:
     H : callable, image -> measurement, differentiable by torch.
     network : module, z -> image (1, C, H, W).
     z : the fixed random input of the network.
-    denoiser : callable f(x, sigma), image and noise level -> image; not differentiated.
-        None where settings.denoiser is.
+    denoiser : callable f(x, sigma), image and noise level -> image, not differentiated; None for
+        settings without one.
     settings : see `Settings`.
-    sigma : noise level of y, in image units; only the controller (settings.growth) needs it.
+    sigma : noise level of y in image units, for the controller (settings.growth) and for
+        x_start="denoised".
     seed : of the noise added to z; what step k draws depends on seed and k alone.
-    executor : where f(x) is computed beside the Theta-update (Figure 1); in line if None. The
-        result is the same.
-    likelihood : the data term of Eq. (7), a callable (Hx, y) -> its terms a pixel, which are summed
-        or averaged as `settings.data_term` has it, or one number, which is taken as it is; 1/2 of
-        the squares if None. See `deepred.beyond.likelihoods`. Where it tells `deviation(Hx)` the
-        controller takes the noise level from there, not from `sigma`, and `settings.clipped` has no
-        part: these models do not clip.
+    executor : where f(x) is computed beside the Theta-update (Figure 1); without one it is computed
+        before. The result is the same.
+    likelihood : replaces 1/2 ||Hx - y||^2 in Eq. (7): a callable (Hx, y) -> terms per pixel, which
+        are summed or averaged by `settings.data_term`, or one number, which is used as it is. See
+        `deepred.beyond.likelihoods`. With a method `deviation(Hx)` it tells the controller the
+        noise level, instead of `sigma` and `settings.clipped`.
     noise : makes z + scale N(0, 1) of (z, scale, generator), from the generator's seed alone;
         torch's random numbers if None.
 
     Raises
     ------
     InputError
-        If the shapes do not fit, or the settings need what is not there.
+        At the first evaluation, if H or the likelihood does not return what y can be compared with.
     DivergedError
         If the data term is not finite at the first output.
     """
 
     ADAM: ClassVar = {"fused": True}  # options of torch's
+    CARRIED = "k draws rollbacks x u fx estimate share window settled seconds".split()
 
     def __init__(
         self,
@@ -110,9 +117,8 @@ class ADMM:
         noise: Noise | None = None,
     ) -> None:
         s = settings
-        checks.problem(s, H, network, denoiser, sigma, likelihood)
         self.y, self.H, self.network, self.z = seen(y, H), H, network, z
-        self.denoiser, self.settings, self.seed = denoiser, s, seed
+        self.settings, self.seed = s, seed
         self.data_term, self._perturbed = DataTerm(self.y, H, s, likelihood), noise or perturbed
         self._generator = torch.Generator(z.device)
         parameters = [p for p in network.parameters() if p.requires_grad]
@@ -125,33 +131,33 @@ class ADMM:
         self._forward()
         if not torch.isfinite(self._data):
             raise DivergedError("the data term is not finite at the start: look at H, network, y")
-        self.x = self._start(sigma)
+        self.x = self._start(denoiser, sigma)
         self.u = torch.zeros_like(self.x)  # u_0 = 0
         self.f = denoiser and red.boosted(denoiser, s.sigma_f, s.strengthen, H, self.y)
         self.fx = self.x  # until the first f(x) arrives
         self.beside = Beside(self.f, self.x, s.lag, executor)
         self.control = Controller(s, self.y, H, sigma, likelihood)
         self.estimate: Tensor | None = None
-        self.share = y.new_ones(())  # of the newest image in the estimate
-        # lam of Eq. (4), in sums over pixels, where the settings have means: data is one of y's.
+        self.share = y.new_ones(())  # weight of the newest image in the estimate
+        # With means, lam of the settings is that of Eq. (4), in sums, times this factor.
         self._scale = y.numel() / self.output.numel() if s.data_term == "mean" else 1.0
-        # Mean squares of the residual since the driver's last look, and how they stood then.
+        # Sum of the residual's mean squares since the driver's last look, and their mean then.
         self.window, self.settled = y.new_zeros(()), None
         self.seconds = 0.0
 
-    # Algorithm 1 ---------------------------------------------------------------------------------
-
     def step(self) -> State:
-        """One iteration: the updates of Theta, x and u."""
+        """One iteration of Algorithm 1: f(x) if it is due, and the updates of Theta, x and u."""
         started = time.perf_counter()
         self.k += 1
         begins = self.k == 1 or self.k % self.settings.denoise_every == 0
         if begins and self.f:
-            self._ask()  # for f(x), beside the Theta-update: Figure 1
-        T = self.theta_update()  # Eq. (7)
+            self.beside.ask(self.x)  # f(x_k), beside the Theta-update: Figure 1
+        T = self.theta_update()  # T_Theta(z) for Theta_{k+1} of Eq. (7)
         if begins and self.f:
             self.fx = self.beside.take()  # of the x of `lag` intervals ago
-        terms = self.x_and_u_update(T, begins)  # Eq. (8)
+        self.x = self.x_update(T + self.u, begins)  # x_{k+1} of Eq. (8)
+        self.u = self.u - self.x + T  # u_{k+1} = u_k - x_{k+1} + T_Theta(z)
+        terms = self.follow(T, begins)
         self.seconds += time.perf_counter() - started
         output = self.output.detach()
         return State(self.k, self.estimate, self.x, self.u, self.fx, output, terms, self.seconds)
@@ -160,7 +166,7 @@ class ADMM:
         """Eq. (7): gradient steps on 1/2 ||H T(z) - y||^2 + mu/2 ||x - T(z) - u||^2.
 
         Returns the T(z) that the x- and u-updates use. Each step descends from the output that
-        the step before has left, so that Algorithm 1 costs one forward pass an iteration.
+        the step before has left, so that Algorithm 1 costs one forward pass per iteration.
         """
         s = self.settings
         decay = s.lr_decay ** ((self.k - 1) // s.lr_decay_every)
@@ -171,40 +177,30 @@ class ADMM:
             self._forward()
         return self.output.detach() if s.x_sees == "after" else before
 
-    def x_and_u_update(self, T: Tensor, begins_interval: bool) -> dict[str, Tensor]:
-        """The x- and u-updates, and what follows from them; returns the terms of `State`."""
-        self.x_update(T + self.u, repeat_denoiser=begins_interval)
-        self.u = self.u - self.x + T  # u_{k+1} = u_k - x_{k+1} + T_theta_{k+1}(z)
+    def x_update(self, v: Tensor, begins_interval: bool) -> Tensor:
+        """Eq. (8) for v = T(z) + u, by J steps of Eq. (11) or (12)."""
+        s, lam, mu, x = self.settings, self.control.lam, self.control.mu, self.x
+        if s.lam == s.mu == 0:  # DIP: nothing ties x to f(x); Eq. (11) as mu -> 0 is x = v
+            return v
+        for j in range(s.inner_steps):
+            if j > 0 and begins_interval and s.lag == 0 and self.f:
+                self.fx = self.f(x)
+            if s.x_update == "fixed-point":
+                x = red.fixed_point(self.fx, v, lam, mu)
+            else:
+                x = red.steepest_descent(x, self.fx, v, lam, mu, s.c or 1 / (lam + mu))
+        return x.clamp(0, 1) if s.clip_x else x
+
+    def follow(self, T: Tensor, begins_interval: bool) -> dict[str, Tensor]:
+        """Controller and averages after the updates; returns the terms of `State`."""
         self.control.update(self.residual, begins_interval)
         self._average(T)
         self.window = self.window + self.residual.square().mean()
         return self._terms()
 
-    def x_update(self, v: Tensor, repeat_denoiser: bool) -> None:
-        """Eq. (8) for v = T(z) + u by J steps of Eq. (11) or (12)."""
-        s, lam, mu = self.settings, self.control.lam, self.control.mu
-        if s.lam == s.mu == 0:  # DIP: nothing ties x to f(x); Eq. (11) as mu -> 0 is x = v
-            self.x = v
-            return
-        for j in range(s.inner_steps):
-            if j > 0 and repeat_denoiser and s.lag == 0 and self.f:
-                self.fx = self.f(self.x)
-            if s.x_update == "fixed-point":
-                self.x = red.fixed_point(self.fx, v, lam, mu)
-            else:
-                c = s.c if s.c is not None else 1 / (lam + mu)
-                self.x = red.steepest_descent(self.x, self.fx, v, lam, mu, c)
-        if s.clip_x:
-            self.x = self.x.clamp(0, 1)
-
     def final(self, estimate: Tensor) -> Tensor:
         """What a run returns for its estimate: f of it with settings.result "denoised"."""
         return self.f(estimate) if self.settings.result == "denoised" else estimate
-
-    # What the steps are made of ------------------------------------------------------------------
-
-    def _ask(self) -> None:
-        self.beside.ask(self.x)
 
     def _set_rate(self, rate: float) -> None:
         for group in self.optimizer.param_groups:
@@ -225,9 +221,8 @@ class ADMM:
         self.draws += 1
 
     def _evaluate(self) -> None:
-        s, z = self.settings, self.z
-        if s.input_noise:
-            z = self._perturbed(z, s.input_noise, self._generator)
+        scale = self.settings.input_noise
+        z = self._perturbed(self.z, scale, self._generator) if scale else self.z
         self.output = self.network(z)
         self._data, self._fit, self.residual = self.data_term(self.output)
 
@@ -238,18 +233,17 @@ class ADMM:
         gap = (self.x - self.output - self.u).square()
         return self._data + 0.5 * self.control.mu * self.data_term.reduce(gap)
 
-    def _start(self, sigma: float | None) -> Tensor:
+    def _start(self, denoiser: Denoiser | None, sigma: float | None) -> Tensor:
         """x_0: y as in Algorithm 1, zeros, or f(y)."""
         if self.settings.x_start == "zeros":
             return torch.zeros_like(self.output.detach())
-        checks.same_shape(self.settings.x_start, self.y, self.output)
-        if self.settings.x_start == "denoised":
-            with torch.no_grad():
-                return self.denoiser(self.y, sigma)
-        return self.y.clone()
+        if self.settings.x_start == "measurement":
+            return self.y.clone()
+        with torch.no_grad():
+            return denoiser(self.y, sigma)
 
     def _average(self, T: Tensor) -> None:
-        """The mean of the images so far with weights smoothing^age: short runs keep no start."""
+        """The mean of the images so far, with weights smoothing^age that sum to 1."""
         s = self.settings
         now = {"x": self.x, "x-u": self.x - self.u}.get(s.result, T)
         if self.estimate is None or not s.smoothing:
@@ -273,29 +267,17 @@ class ADMM:
             "mu": self.control.mu,
         }
 
-    # Saving and going on -------------------------------------------------------------------------
-
-    _CARRIED = (
-        "k", "draws", "rollbacks", "x", "u", "fx", "estimate", "share", "window", "settled",
-        "seconds",
-    )  # fmt: skip
-
     def state_dict(self) -> dict:
         """All that the next step depends on, copied: tensors and plain types only."""
-        return _copied(
-            {
-                **{name: getattr(self, name) for name in self._CARRIED},
-                **{name: getattr(self.control, name) for name in self.control.CARRIED},
-                "pending": self.beside.settle(),
-                "network": self.network.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-            }
-        )
+        saved = {name: getattr(self, name) for name in self.CARRIED}
+        saved |= {name: getattr(self.control, name) for name in Controller.CARRIED}
+        saved |= {"pending": self.beside.settle(), "network": self.network.state_dict()}
+        return _copied({**saved, "optimizer": self.optimizer.state_dict()})
 
     def load_state_dict(self, saved: dict) -> None:
-        """Continue from `saved` as if nothing had been between."""
+        """Continue from `saved`, with the same results as without the interruption."""
         saved = _copied(saved)
-        for owner, names in ((self, self._CARRIED), (self.control, self.control.CARRIED)):
+        for owner, names in ((self, self.CARRIED), (self.control, Controller.CARRIED)):
             for name in names:
                 setattr(owner, name, saved[name])
         self.beside.resume(saved["pending"])

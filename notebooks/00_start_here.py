@@ -10,80 +10,76 @@
 # # Start here: restoring a picture with two priors
 #
 # **What you will see.** A photograph drowned in noise comes back, in about a minute on a laptop,
-# without a single training image. Three parts make it happen, and the last two are shown alone
-# before all three work together:
+# without a single training image. Three parts make it happen. The last two are shown alone before all
+# three work together:
 #
 # 1. the **data term**, which keeps the result true to what was measured;
 # 2. an **untrained network**, whose architecture prefers natural images to noise
 #    (*deep image prior*, DIP);
-# 3. a **denoiser**, which says of any image how far from clean it looks
+# 3. a **denoiser**, which tells of any image how far from clean it looks
 #    (*regularisation by denoising*, RED).
 #
-# DeepRED (Mataev, Elad and Milanfar, 2019) is the three together. You need to know what a
-# convolution is; the rest is explained where it is used. Running everything takes about a
-# minute on one core.
+# DeepRED (Mataev, Elad and Milanfar, 2019) is the three together.
+#
+# **What you need.** To know what a convolution is; about a minute on one core; no data, as the
+# picture comes with scikit-image.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "hide-input"]
 profile = "quick"
-images = None
-seeds = None
+image = "builtin/chelsea"
+seed = 0
 iterations = None
 device = "auto"
 results = "../data/results"
 figures = ""
 
-# %%
-from deepred.paper import notebook
-
-p = notebook.parameters(globals())
-
-# %%
+# %% tags=["hide-input"]
 import matplotlib.pyplot as plt
+import torch
 
 import deepred
 from deepred import metrics
 from deepred.denoisers import nlm
 from deepred.operators import Identity, degrade
-from deepred.paper import plots
+from deepred.paper import notebook, plots
 
+p = notebook.parameters(globals(), "builtin/chelsea")
 plots.use_style()
 
 # %% [markdown]
 # ## The problem
 #
-# What a camera delivers is $y = \mathbf{H} x + v$: the picture $x$ we want, put through some
-# degradation $\mathbf{H}$ (a blur, a smaller size, missing pixels), plus noise $v$. Here
-# $\mathbf{H}$ is the identity and the noise is Gaussian with $\sigma = 25$ on the scale of 0 to
-# 255, which is a lot: about one step on a chart of ten greys. As in the paper's experiments the
-# noisy picture is then cut to the range of an image.
+# A camera delivers $y = \mathbf{H} x + v$: the picture $x$ that we want, degraded by some
+# $\mathbf{H}$ (a blur, a smaller size, missing pixels), plus noise $v$. Here $\mathbf{H}$ is the
+# identity, and the noise is Gaussian with $\sigma = 25$ on the scale of 0 to 255, which is a lot. As
+# in the paper's experiments, the noisy picture is then cut to the range of an image.
 #
 # Our picture is the eye of Chelsea, scikit-image's cat. In this package an image is a tensor of
 # shape (1, channels, height, width) with values from 0 to 1.
 
 # %%
-x = notebook.load((p.images or ["builtin/chelsea"])[0])
-seed = (p.seeds or [0])[0]
+x = notebook.load(image)
 sigma = 25 / 255
 H = Identity()
 y = degrade(x, H, sigma, seed)
 print(tuple(y.shape), f"{metrics.psnr(y, x):.1f} dB")
 
 # %% [markdown]
-# PSNR, in decibels, says how close an image is to the truth: 6 dB more is half the error. The
-# solver never sees the truth; only these lines of the notebook do.
+# PSNR, in decibels, measures how close an image is to the truth: 6 dB more is half the error. The
+# solver never sees the truth; only the measurements in this notebook do.
 #
 # ## The denoiser alone
 #
 # Non-local means (NLM) replaces each pixel by an average of the pixels whose surroundings look
-# alike. It is quick and it is good at flat regions. Where nothing else in the picture looks
-# alike, at the rim of the pupil say, noise stays.
+# alike. It is fast, and good at flat regions. Where nothing else in the picture looks alike, for
+# example at the rim of the pupil, the noise stays.
 
 # %% tags=["nbval-ignore-output"]
 denoised = nlm(y, sigma)
 print(f"NLM alone: {metrics.psnr(denoised, x):.2f} dB")
 
-# %%
-assert p.images or metrics.psnr(denoised, x) > metrics.psnr(y, x) + 7
+# %% tags=["remove-cell"]
+assert not p.unchanged or metrics.psnr(denoised, x) > metrics.psnr(y, x) + 7
 
 # %% [markdown]
 # ## The network alone
@@ -94,9 +90,9 @@ assert p.images or metrics.psnr(denoised, x) > metrics.psnr(y, x) + 7
 #
 # $$\min_\Theta \; \| \mathbf{H} \mathcal{T}_\Theta(z) - y \|_2^2 .$$
 #
-# Left long enough it would reproduce the noise. But a convolutional network learns smooth shapes
-# first and noise last, so if one stops in between, the output is a clean picture. That is the deep
-# image prior; its weak point is the question when to stop.
+# After enough steps it reproduces the noise as well. But a convolutional network learns smooth
+# shapes first and noise last, so that its output in between is a clean picture. This is the deep
+# image prior. Its weak point is the question when to stop.
 
 # %%
 small = deepred.preset("fast", denoiser="nlm").replace(iterations=p.live(600))
@@ -108,46 +104,47 @@ dip = deepred.restore(y, method="dip", **common)
 # ## Both: DeepRED
 #
 # RED turns a denoiser $f$ into a regulariser, Eq. (3): $\rho(x) = \tfrac12\, x^T (x - f(x))$. It
-# is small if the denoiser finds nothing to remove from $x$ (or if what it removes has nothing to
-# do with $x$). DeepRED asks for all three at once, Eq. (4):
+# is small if the denoiser finds nothing to remove from $x$, or if what it removes is uncorrelated
+# with $x$. DeepRED asks for all three parts at once, Eq. (4):
 #
 # $$\min_{x,\Theta}\; \tfrac12 \| \mathbf{H} \mathcal{T}_\Theta(z) - y \|_2^2
-#   + \tfrac{\lambda}{2}\, x^T \big(x - f(x)\big)
+#   {} + \tfrac{\lambda}{2}\, x^T \big(x - f(x)\big)
 #   \quad\text{subject to}\quad x = \mathcal{T}_\Theta(z).$$
 #
-# Algorithm 1 of the paper takes turns: a step of the network towards $y$ and towards $x - u$,
-# then a new $x$ as a weighted mean of the denoised $x$ and the network's output, then a
-# correction $u$ that makes the two agree. The call is the same one:
+# Algorithm 1 of the paper alternates three updates: a step of the network towards $y$ and towards
+# $x - u$; a new $x$, which is a weighted mean of the denoised $x$ and the network's output; and a
+# correction of $u$, which makes the two agree. The call is the same:
 
 # %%
 both = deepred.restore(y, **common)
 
 # %% tags=["nbval-ignore-output"]
-for name, image in [("noisy", y), ("NLM", denoised), ("DIP", dip.image), ("DeepRED", both.image)]:
-    print(f"{name:8s} {metrics.psnr(image, x):6.2f} dB")
-print(f"DIP {dip.seconds:.0f} s, DeepRED {both.seconds:.0f} s")
+for name, restored in [
+    ("noisy", y), ("NLM", denoised), ("DIP", dip.image), ("DeepRED", both.image)
+]:  # fmt: skip
+    print(f"{name:8s} {metrics.psnr(restored, x):6.2f} dB")
 
-# %%
-if p.profile != "smoke" and p.images is None and p.seeds is None and p.iterations is None:
+# %% tags=["remove-cell"]
+if p.unchanged:
     assert metrics.psnr(dip.image, x) > metrics.psnr(y, x) + 7
     assert metrics.psnr(both.image, x) > metrics.psnr(dip.image, x)
 
 # %% tags=["nbval-ignore-output"]
-panels = {"truth": x, "noisy": y, "NLM": denoised, "DIP": dip.image, "DeepRED": both.image}
-titles = {k if k == "truth" else f"{k}\n{metrics.psnr(v, x):.2f} dB": v for k, v in panels.items()}
-figure = plots.compare(titles, inset=(20, 30, 56))
+panels = {"noisy": y, "NLM": denoised, "DIP": dip.image, "DeepRED": both.image}
+titles = {f"{name}\n{metrics.psnr(z, x):.2f} dB": z for name, z in panels.items()}
+figure = plots.compare({"truth": x, **titles}, inset=(20, 30, 56))
 plots.save(figure, p.figures, "start_here")
 
 # %% [markdown]
 # **What we see.** NLM loses the fur and leaves a coloured fringe along the dark edge. DIP brings the
-# fur back, and with it a mottle of colours that was never there: noise that the network has begun
-# to learn, plain to see in the iris. DeepRED keeps the fur, has less of the mottle, and is the closest.
-# The yellow frame marks what is enlarged below each picture.
+# fur back, together with coloured blotches that were never there: noise that the network has begun
+# to learn. They show best in the iris. DeepRED keeps the fur, has fewer blotches, and is closest to
+# the truth. The yellow frame marks the part that is enlarged below each picture.
 #
 # ## How they get there
 #
-# The same comparison over the iterations. Thin lines: the network's output at the moment; thick
-# lines: the average over the last hundred or so, which is what is returned.
+# The same comparison over the iterations. Thin lines show the network's current output; thick lines
+# show the average over roughly the last hundred outputs, which is what is returned.
 
 # %% tags=["nbval-ignore-output"]
 figure, axis = plt.subplots(figsize=(7, 3.4))
@@ -162,54 +159,69 @@ plots.save(figure, p.figures, "start_here_curves")
 
 # %% [markdown]
 # DIP rises first, because nothing holds it back. The denoiser makes DeepRED slower and steadier:
-# its single outputs scatter less, and it keeps rising where DIP turns down. What happens when one
-# does not stop is the subject of [notebook 05](05_denoising.ipynb).
+# its single outputs scatter less, and it keeps rising where DIP turns down.
+# [Notebook 06](06_denoising.ipynb) shows what happens when neither is stopped.
 #
 # ## Your own picture
 #
-# The cells above take NLM for $f$, as the paper does. The default, `preset("fast")`, has BM3D, a
-# stronger denoiser, and is better on a whole photograph: one to two minutes of a processor for
-# 256 × 256 pixels. From the command line (the noise level is estimated unless you give
-# `--sigma`):
+# The cells above take NLM for $f$, as the paper does. The default, `preset("fast")`, takes BM3D, a
+# stronger denoiser, and is better on a whole photograph: one to two processor minutes for
+# 256 × 256 pixels. From the command line (the noise level is estimated unless you give `--sigma`):
 #
 # ```
 # deepred restore photo.jpg -o clean.png
 # ```
 #
-# From Python: `deepred.io.images.read("photo.jpg").image` is the tensor to give to
-# `deepred.restore`, and `deepred.io.images.write` the way back.
+# From Python, `deepred.io.images.read("photo.jpg").image` is the tensor for `deepred.restore`, and
+# `deepred.io.images.write` writes the result.
 #
 # ## Where to go from here
 #
-# | notebook | what it is about | live, one core |
+# | notebook | subject | live part, one core |
 # |---|---|---|
-# | [01](01_inverse_problems.ipynb) | Section 2.1: five degradations, why a prior, other noise | 15 s |
+# | [01](01_inverse_problems.ipynb) | Section 2.1: five degradations, why a prior is needed, other noise | 30 s |
 # | [02](02_deep_image_prior.ipynb) | Section 2.2: the untrained network; stopping and averaging | 1 min |
-# | [03](03_red.ipynb) | Section 2.3: a denoiser as a prior, and what it takes | 1 min |
-# | [04](04_deepred.ipynb) | Section 3: from Eq. (1) to Algorithm 1, line by line | 30 s |
-# | [05](05_denoising.ipynb), [06](06_super_resolution.ipynb), [07](07_deblurring.ipynb) | Section 4: the experiments, beside the paper's numbers | 40 s each |
-# | [08](08_beyond.ipynb) | Section 5: less work, other denoisers, what DIP regularises | 50 s |
-# | [09](09_paper_and_code.ipynb) | the paper against its authors' code | 35 s |
-# | [10](10_your_own_problem.ipynb) | holes, projections, photons, your own photograph | 35 s |
+# | [03](03_red.ipynb) | Section 2.3: a denoiser as a prior | 20 s |
+# | [04](04_denoisers.ipynb) | Section 2.3: what RED assumes of a denoiser, measured | 1 min |
+# | [05](05_deepred.ipynb) | Section 3: from Eq. (1) to Algorithm 1, line by line | 40 s |
+# | [06](06_denoising.ipynb), [07](07_super_resolution.ipynb), [08](08_deblurring.ipynb) | Section 4: the experiments, beside the paper's numbers | 40 s each |
+# | [09](09_speed.ipynb) | Section 5: what an iteration costs, and the same image for less work | 20 s |
+# | [10](10_open_questions.ipynb) | Section 5: other denoisers, what DIP regularises, MAP estimates | 20 s |
+# | [11](11_paper_and_code.ipynb) | the paper against its authors' code | 35 s |
+# | [12](12_your_own_problem.ipynb) | holes, projections, photons, your own photograph | 1 min |
 #
-# ## Questions
+# ## Exercises
 #
-# 1. Give `nlm` half and twice the true noise level. Which error is worse, and why does DeepRED ask
-#    its denoiser for $\sigma_f = 3$ where the noise is 25?
-# 2. Set `seeds = [1]` in the first cell: other noise, other weights. How much do the
-#    numbers move, and how much does the *difference* between the methods move?
+# **In code.** Compute the PSNR of the noisy picture yourself, from the mean of the squared errors of
+# all values. Replace `None`:
+
+# %% tags=["exercise"]
+my_psnr = None
+print(notebook.check(my_psnr, metrics.psnr(y, x)))
+
+# %% tags=["solution", "hide-cell"]
+my_psnr = -10 * torch.log10((y - x).square().mean())
+print(notebook.check(my_psnr, metrics.psnr(y, x)))
+
+# %% [markdown]
+# **To try and to think about.**
+#
+# 1. Give `nlm` half and twice the true noise level. Which error is worse? Why does DeepRED call
+#    its denoiser with $\sigma_f = 3$ where the noise is 25?
+# 2. Set `seed = 1` in the first cell, which gives other noise and other weights. How much do the
+#    numbers change, and how much does the *difference* between the methods change?
 # 3. Set `denoiser="tv"`, or write your own: any function of an image and a noise level that
 #    returns an image. What does `lambda x, sigma: x` do?
 #
 # <details><summary>Answers</summary>
 #
-# 1. Half the level is worse: it leaves the noise in, and seven decibels are lost; twice the level
-#    blurs, and three are. DeepRED's denoiser does not see $y$ but $x$, which is close to the network's output
-#    and nearly clean already: it has to remove the little that is left, again and again.
-# 2. Both methods see the same noise, so expect the difference to move less than the numbers do. One
-#    seed shows neither: differences should be averaged over images and seeds.
-# 3. With $f(x) = x$, $\rho$ is zero for every image: the x-update pulls $x$ back to an older $x$,
-#    and only its inertia is left of the regulariser.
+# 1. Half the level is worse: the noise stays, and seven decibels are lost. Twice the level blurs and
+#    costs three. DeepRED's denoiser does not see $y$ but $x$, which is close to the network's output
+#    and nearly clean already. It has to remove the little that is left, again and again.
+# 2. Both methods see the same noise, so that the difference should change less than the numbers do.
+#    One seed shows neither: differences should be averaged over images and seeds.
+# 3. With $f(x) = x$, $\rho$ is zero for every image. The x-update then pulls $x$ back to an older
+#    $x$: nothing is left of the regulariser but inertia.
 # </details>
 #
 # ## Further reading

@@ -18,26 +18,23 @@
 #
 # $$\min_x \; \tfrac12 \| \mathbf{H} x - y \|_2^2 + \lambda \rho(x).$$
 #
-# Other noise "should" enter by its minus log-likelihood in the place of the squares; the authors of
-# the deep image prior keep the squares. The paper shows neither. Here both are.
+# For other noise, the paper says, the negative log-likelihood "should" replace the squares; the
+# authors of the deep image prior keep the squares. The paper tries neither. This notebook compares
+# the two.
 #
-# **Time.** Everything runs live in about half a minute, but for a table of stored results.
+# **What you need.** Linear algebra (adjoint, inner product) and the Gaussian density; half a minute
+# on one core. The picture comes with scikit-image; one table is read from stored results.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "hide-input"]
 profile = "quick"
-images = None
-seeds = None
+image = "builtin/astronaut"
+seed = 0
 iterations = None
 device = "auto"
 results = "../data/results"
 figures = ""
 
-# %%
-from deepred.paper import notebook
-
-p = notebook.parameters(globals())
-
-# %%
+# %% tags=["hide-input"]
 import matplotlib.pyplot as plt
 import torch
 from IPython.display import Markdown
@@ -47,16 +44,17 @@ from deepred.beyond import baselines
 from deepred.beyond.likelihoods import Gamma, Gaussian, Laplace, Poisson
 from deepred.beyond.radon import Radon
 from deepred.operators import Blur, Downsample, Identity, Inpaint, degrade
-from deepred.paper import comparisons, plots, store, tables
+from deepred.paper import comparisons, notebook, plots, store, tables
 
+p = notebook.parameters(globals())
 plots.use_style()
 
 # %% [markdown]
 # ## Five degradations
 #
-# An operator is a function from an image tensor (1, channels, height, width) to a measurement. Those
-# of this package are plain objects without state; they work in any precision and on any device, and
-# have an `adjoint`:
+# An operator maps an image tensor (1, channels, height, width) to a measurement. The operators of
+# this package are plain objects without state. They work in any precision and on any device, and have
+# an `adjoint`:
 #
 # | problem | $\mathbf{H}$ | here |
 # |---|---|---|
@@ -67,9 +65,7 @@ plots.use_style()
 # | tomography | Radon projections | `Radon.views(side, 30)` |
 
 # %%
-image = (p.images or ["builtin/astronaut"])[0]
-seed = (p.seeds or [0])[0]
-x = notebook.load(image, 96)
+x = notebook.load(image)
 side = x.shape[-1]
 problems = {
     "denoising": Identity(),
@@ -87,33 +83,34 @@ for name, y in measurements.items():
 
 # %% [markdown]
 # Noise of level 5 of 255 has been added (25 for denoising), and the measurement has been cut to
-# $[0, 1]$, as the paper's tables have it. The two smaller measurements are drawn at the size of the
-# image; the sinogram has one row for each of the 30 angles, and its grey is the mean along each ray.
+# $[0, 1]$, as for the paper's tables. The two smaller measurements are drawn at the size of the
+# image. The sinogram has one row for each of the 30 angles; each value is the mean along a ray.
 
 
 # %%
 def full(y):
-    """Blown up without interpolation."""
+    """A measurement enlarged to the size of the image without interpolation."""
     rows = torch.arange(side) * y.shape[2] // side
     columns = torch.arange(side) * y.shape[3] // side
     return y[..., rows, :][..., columns]
 
 
 panels = {"truth": x} | {name: full(y) for name, y in measurements.items()}
-plots.save(plots.compare(panels), p.figures, "problems_measured")
+plots.save(plots.compare(panels, columns=3), p.figures, "problems_measured")
 
 # %% [markdown]
-# **What we see.** Each measurement has lost something different: noise hides the faint details, the
-# blur the creases, the mask whole pixels, the small grid the sharpness; and tomography does not even
-# deliver a picture.
+# **What we see.** Each measurement has lost something else. Noise hides faint details, the blur
+# removes the strands of the hair, the mask whole pixels, and the small grid the sharpness. Tomography
+# does not deliver a picture at all.
 #
 # ## The adjoint
 #
-# $\mathbf{H}^T$ is what gradients need: that of $\tfrac12\|\mathbf{H}x-y\|^2$ is
+# Gradients need $\mathbf{H}^T$: that of $\tfrac12\|\mathbf{H}x-y\|^2$ is
 # $\mathbf{H}^T(\mathbf{H}x - y)$. An adjoint is exact if $\langle \mathbf{H}a, b\rangle = \langle a,
-# \mathbf{H}^T b\rangle$ for all images $a$ and measurements $b$; in float64 we may ask for all digits:
+# \mathbf{H}^T b\rangle$ for all images $a$ and measurements $b$. In float64 the two sides must agree to
+# about ten digits:
 
-# %%
+# %% tags=["remove-cell"]
 for name, H in problems.items():
     a, b = torch.randn_like(x, dtype=torch.float64), torch.randn_like(H(x).double())
     left, right = (H(a) * b).sum(), (a * H.adjoint(b)).sum()
@@ -121,15 +118,15 @@ for name, H in problems.items():
 
 # %% [markdown]
 # Operators can be chained and scaled, `Composed(outer, inner)` and `Scaled(H, factor)`; a physics
-# object of the library deepinv or any differentiable function of your own will do as well.
+# object of the library deepinv, or any differentiable function of your own, works as well.
 #
 # ## Why a prior
 #
-# Without $\rho$, Eq. (1) asks for the image that explains the measurement best, noise and all: the
-# maximum-likelihood estimate. For the blur it can be computed in the Fourier domain, by dividing.
-# Where the kernel's spectrum is small, what is divided is mostly noise. And where it is zero, as the
-# mean of nine pixels is for a pattern of period three, *every* value fits the measurement, and we
-# take 0.
+# Without $\rho$, Eq. (1) asks for the image that explains the measurement best, noise included: the
+# maximum-likelihood estimate. For the blur it can be computed by a division in the Fourier domain.
+# Where the kernel's spectrum is small, the quotient is mostly amplified noise. Where it is zero (the
+# mean of nine pixels of a pattern of period three, for example), *every* value fits the
+# measurement, and we take 0.
 
 # %%
 H, y = problems["deblurring"], measurements["deblurring"]
@@ -137,17 +134,19 @@ impulse = torch.zeros(1, 1, side, side)
 impulse[..., 0, 0] = 1
 K = torch.fft.rfft2(H(impulse))
 there = K.abs() > 1e-6
+
+# %%
 quotient = torch.where(there, torch.fft.rfft2(y) / torch.where(there, K, 1), 0)
 divided = torch.fft.irfft2(quotient, s=(side, side))
 print(f"blurred {metrics.psnr(y, x):.1f} dB, divided {metrics.psnr(divided.clamp(0, 1), x):.1f} dB")
 
-# %%
+# %% tags=["remove-cell"]
 assert metrics.psnr(divided.clamp(0, 1), x) < metrics.psnr(y, x) - 5
 
 # %% [markdown]
 # A prior $\rho$ says which of the images that fit are likely. The classical one is the total
-# variation (Rudin, Osher and Fatemi 1992), the sum of the lengths of all gradients: it is small for
-# pictures of few edges. `baselines.total_variation` minimises Eq. (1) with it, for any operator that
+# variation (Rudin, Osher and Fatemi 1992), the sum of the lengths of all gradients. It is small for
+# pictures with few edges. `baselines.total_variation` minimises Eq. (1) with it, for any operator that
 # has an adjoint (the weights were chosen by hand on this picture):
 
 # %%
@@ -156,6 +155,8 @@ weights = {
     "tomography": 1e-3,
 }  # fmt: skip
 steps = 200 if p.profile == "smoke" else 800
+
+# %%
 restored = {
     name: baselines.total_variation(measurements[name], H, weights[name], iterations=steps)
     for name, H in problems.items()
@@ -165,53 +166,56 @@ restored = {
 psnr = {name: metrics.psnr(image.clamp(0, 1), x) for name, image in restored.items()}
 panels = {"truth": x, "blurred, divided": divided.clamp(0, 1)}
 panels |= {f"{name}, TV\n{psnr[name]:.1f} dB": image for name, image in restored.items()}
-plots.save(plots.compare(panels, inset=(10, 28, 40)), p.figures, "problems_tv")
+plots.save(plots.compare(panels, inset=(50, 34, 56), columns=4), p.figures, "problems_tv")
 
-# %%
-if p.profile != "smoke" and p.images is None:
+# %% tags=["remove-cell"]
+if p.unchanged:
     assert psnr["denoising"] > metrics.psnr(measurements["denoising"], x) + 5
     assert psnr["deblurring"] > metrics.psnr(y, x) + 1
     assert min(psnr.values()) > 20
 
 # %% [markdown]
-# **What we see.** One prior serves all five problems: that is the appeal of Eq. (1). And one sees it
-# in each: flat patches, a staircase where the grey should run evenly, no texture. Better priors are the subject of the
-# next notebooks: a network that has not been trained ([02](02_deep_image_prior.ipynb)), a denoiser
-# ([03](03_red.ipynb)), and the two together ([04](04_deepred.ipynb)).
+# **What we see.** One prior serves all five problems: that is the appeal of Eq. (1). Its mark is
+# visible in each result: flat patches, steps where the grey should change evenly, no texture. The next
+# notebooks are about better priors: an untrained network ([02](02_deep_image_prior.ipynb)), a
+# denoiser ([03](03_red.ipynb)), and the two together ([05](05_deepred.ipynb)).
 #
 # ## Other noise
 #
-# The squares in Eq. (1) are the minus log-likelihood of Gaussian noise. For other noise they are not
-# (up to constants, for one pixel with $h = (\mathbf{H}x)_i$):
+# The squares in Eq. (1) are the negative log-likelihood of Gaussian noise. Other noise has another
+# one (up to constants, for one pixel with $h = (\mathbf{H}x)_i$):
 #
-# | noise | where from | minus log-likelihood | standard deviation |
+# | noise | source | negative log-likelihood | standard deviation |
 # |---|---|---|---|
 # | Gaussian, $\sigma$ | electronics | $(h - y)^2 / 2\sigma^2$ | $\sigma$ |
 # | Poisson, peak $P$ | photons counted | $P\,(h - y \log h)$ | $\sqrt{h / P}$ |
 # | Laplace, scale $b$ | outliers | $\lvert h - y\rvert / b$ | $\sqrt2\, b$ |
 # | Gamma, $L$ looks | speckle: radar, ultrasound, laser | $L\,(\log h + y / h)$ | $h / \sqrt L$ |
 #
-# `deepred.beyond.likelihoods` has the four, each with a sampler. Their terms are scaled to the curvature of
-# $\tfrac12(h-y)^2$ at a middle grey (Laplace's, which has none, to its slope where
-# $\lvert h-y\rvert = b$), so that $\lambda$ and $\mu$ keep their meaning.
+# `deepred.beyond.likelihoods` has the four, each with a sampler. Their terms are scaled to the
+# curvature of $\tfrac12(h-y)^2$ at a middle grey, so that $\lambda$ and $\mu$ keep their meaning.
+# (Laplace's term has no curvature; it is scaled to the slope of the squares where
+# $\lvert h-y\rvert = b$.)
 
 # %%
 models = {
     "Gaussian, σ = 0.1": Gaussian(0.1), "Poisson, peak 10": Poisson(10),
     "Laplace, scale 0.1": Laplace(0.1), "Gamma, 10 looks": Gamma(10),
 }  # fmt: skip
+
+# %%
 noisy = {name: model.sample(x, seed) for name, model in models.items()}
 panels = {"truth": x} | {
     f"{name}\n{metrics.psnr(z.clamp(0, 1), x):.1f} dB": z for name, z in noisy.items()
 }
-plots.save(plots.compare(panels, inset=(10, 28, 40)), p.figures, "problems_noise")
+plots.save(plots.compare(panels, inset=(50, 34, 56)), p.figures, "problems_noise")
 
 # %% [markdown]
-# Look at the dark corner: photon noise and speckle leave it alone, the others do not. In absolute
-# terms a pixel of a Poisson measurement is the more reliable the darker it is, and the squares know
-# nothing of that.
+# Compare the eyes and the shadows under the hair: photon noise and speckle are weak there, the other
+# two are not. The darker a pixel of a Poisson measurement, the smaller its absolute error, and the
+# squares do not take that into account.
 #
-# As functions of $h$ for a dark and for a bright measurement, each less its least value:
+# The four terms as functions of $h$, for a dark and for a bright measurement, each minus its minimum:
 
 # %%
 h = torch.linspace(0.01, 1, 500, dtype=torch.float64)
@@ -228,37 +232,52 @@ plots.save(figure, p.figures, "problems_terms")
 
 # %% [markdown]
 # **What we see.** For the dark pixel the terms of Poisson and Gamma are narrow: they hold the image
-# close to it. For the bright one they are wide: a deviation there means little. Laplace's grows as a
-# straight line, so that one wild pixel cannot pull the image far.
+# close to the measurement. For the bright one they are wide: a deviation means little there.
+# Laplace's term grows linearly, so that a single outlier cannot pull the image far.
 #
-# Does it matter? DIP and DeepRED with the squares and with the noise's own term: four crops of 64 × 64
-# pixels and three seeds, 1000 iterations with preset `fast` in its form for crops (`small=True`), from
-# stored results. The standard error is that of the mean gain over the four pictures, each with the
-# mean of its three seeds.
+# Does it matter? The table compares the squares with the noise's own likelihood, for DIP and DeepRED:
+# four crops of 64 × 64 pixels, three seeds, 1000 iterations of preset `fast` for crops
+# (`small=True`), from stored results. The standard error is that of the mean gain over the four
+# pictures, where each picture counts with the mean of its three seeds.
 
 # %%
 stored = comparisons.of(store.read_runs(p.stored("paper")), "noise")
 Markdown(tables.markdown(comparisons.noise(stored)))
 
-# %%
+# %% tags=["remove-cell"]
 for row in comparisons.noise(stored).dropna(subset="gain").itertuples():
     assert (0.5 if row.method == "DIP" else 0) < row.gain < 6, row  # dB
     assert row.method == "DIP" or row.gain > 1 or row.gain < 2 * row[-1], row  # the standard error
 
 # %% [markdown]
-# **What we see.** DIP, run to the end, gains from the right likelihood in each noise, 0.8 dB for photons and
-# 4 for speckle, whose level differs most between the dark and the bright: with the squares it fits the
-# loud pixels at the cost of the quiet ones. DeepRED is better throughout. It gains two decibels in
-# speckle; with outliers and photons its two or three tenths are within two standard errors of nothing,
-# probably because its denoiser and its growing weights already make up for most of what the squares do
-# wrong. So the paper is right, and for Poisson noise of this strength its remark matters less to its own
-# method than to the one it improves on.
+# **What we see.** DIP, run to the end, gains from the right likelihood with each noise: 0.8 dB with
+# photons and 4 dB with speckle, whose level differs most between dark and bright. With the squares it
+# fits the noisy pixels at the cost of the reliable ones. DeepRED is better throughout. It gains two
+# decibels with speckle; with outliers and photons its gain of two or three tenths is within two
+# standard errors of zero, probably because its denoiser and its growing weights already compensate
+# most of what the squares do wrong. So the paper is right, but for Poisson noise of this strength the
+# likelihood matters less for DeepRED than for DIP.
 #
-# ## Questions
+# ## Exercises
+#
+# **In code.** Write the gradient of the data term $\tfrac12\|\mathbf{H}x-y\|^2$ at $x$ for the
+# super-resolution problem. Replace `None`:
+
+# %% tags=["exercise"]
+H, y = problems["super-resolution"], measurements["super-resolution"]
+gradient = None
+print(notebook.check(gradient, torch.func.grad(lambda t: 0.5 * (H(t) - y).square().sum())(x)))
+
+# %% tags=["solution", "hide-cell"]
+gradient = H.adjoint(H(x) - y)
+print(notebook.check(gradient, torch.func.grad(lambda t: 0.5 * (H(t) - y).square().sum())(x)))
+
+# %% [markdown]
+# **To think about.**
 #
 # 1. Write $\mathbf{H}$ for a camera that sees through a dirty window *and* out of focus. Which of the
 #    two comes first in `Composed(outer, inner)`, and does the order matter?
-# 2. The data term $\tfrac12\|\mathbf{H}x-y\|^2$ of 30 views and 96 detectors has fewer equations than
+# 2. The data term $\tfrac12\|\mathbf{H}x-y\|^2$ of 30 views and 128 detectors has fewer equations than
 #    the image has unknowns. How many fewer? Name an image that a parallel-beam scanner with 30 views
 #    cannot see at all.
 # 3. Derive the Poisson term, and show that its minimum over one grey for all pixels is their mean, as
@@ -266,9 +285,9 @@ for row in comparisons.noise(stored).dropna(subset="gain").itertuples():
 #
 # <details><summary>Answers</summary>
 #
-# 1. Light passes the window first and is blurred by the lens after: `Composed(Blur.of(kernel),
+# 1. Light first passes the window, then is blurred by the lens: `Composed(Blur.of(kernel),
 #    Inpaint.of(mask))`. It matters: in the other order the dirt would be in focus.
-# 2. $96^2 - 30 \cdot 96 = 6336$ fewer, at least. Any image that has mean zero along every ray of the 30
+# 2. $128^2 - 30 \cdot 128 = 12544$ fewer, at least. Any image that has mean zero along every ray of the 30
 #    directions; with two directions, a checkerboard of $+1, -1$ seen along its rows and columns.
 # 3. With counts $n = P y$ of mean $P h$, $-\log \big(e^{-Ph} (Ph)^n / n!\big) = P h - P y \log h$ + a
 #    constant. Its derivative summed over the pixels, $\sum_i P (1 - y_i / h)$, is zero at $h = \bar y$.

@@ -31,6 +31,7 @@ class Progress(tqdm):
         """Say that `done` iterations are done in all."""
         if self.n == self.initial == 0:
             self.n = self.initial = done  # before this session: not to be timed
+            self.start_t = self._time()
         self.set_postfix_str(note, refresh=False)
         self.update(done - self.n)
 

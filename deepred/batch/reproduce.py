@@ -39,13 +39,15 @@ NOTEBOOKS = {
     "01_inverse_problems": ("noise",),
     "02_deep_image_prior": ("architectures",),
     "03_red": (),
-    "04_deepred": ("sensitivity",),
-    "05_denoising": ("denoising", "section41", "table1", "figure1", "overfitting", "endurance"),
-    "06_super_resolution": ("super-resolution", "table2", "table3", "table4", "figure2", "figure3"),
-    "07_deblurring": ("deblurring", "table5", "figure4", "figure5", "figure6"),
-    "08_beyond": ("choices", "economy", "precision", "stopping", "denoisers"),
-    "09_paper_and_code": ("deviations",),
-    "10_your_own_problem": ("inpainting", "tomography"),
+    "04_denoisers": (),
+    "05_deepred": ("sensitivity", "figure1"),
+    "06_denoising": ("denoising", "section41", "table1", "overfitting", "endurance"),
+    "07_super_resolution": ("super-resolution", "table2", "table3", "table4", "figure2", "figure3"),
+    "08_deblurring": ("deblurring", "table5", "figure4", "figure5", "figure6"),
+    "09_speed": ("choices", "economy", "precision", "stopping"),
+    "10_open_questions": ("denoisers",),
+    "11_paper_and_code": ("deviations",),
+    "12_your_own_problem": ("inpainting", "tomography"),
 }
 
 
@@ -84,7 +86,7 @@ def reproduce(options, compute) -> int:
         "results": str((out / "results").resolve()),
         "figures": str((out / "figures").resolve()),
         "device": options.device,
-        "seeds": [options.seeds[0]],
+        "seed": options.seeds[0],
     }
     wanted = [
         name
@@ -262,7 +264,8 @@ def with_table(readme: str, table: str) -> str:
 
 
 def _strip(notebook) -> None:
-    notebook.metadata.pop("papermill", None)
+    for entry in ("papermill", "widgets"):  # a slider's picture stays, without its kernel
+        notebook.metadata.pop(entry, None)
     notebook.metadata.get("language_info", {}).pop("version", None)
     tags = [cell.metadata.get("tags", []) for cell in notebook.cells]
     notebook.cells = [c for c, t in zip(notebook.cells, tags) if "injected-parameters" not in t]
@@ -273,10 +276,14 @@ def _strip(notebook) -> None:
             cell.metadata.pop(entry, None)
         if cell.metadata.get("tags") == []:
             cell.metadata.pop("tags")
+        folded = {"hide-input", "hide-cell", "remove-cell"} & set(cell.metadata.get("tags", []))
+        if folded:  # in JupyterLab, as MyST and Jupyter Book do by the tag
+            cell.metadata["jupyter"] = {"source_hidden": True}
         if cell.cell_type == "code":
             count += 1
             cell.execution_count = count
             for output in cell.outputs:
+                output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
                 if "execution_count" in output:
                     output.execution_count = count
 

@@ -23,8 +23,8 @@ def total_variation(
     Parameters
     ----------
     y : measurement (N, C, ...).
-    H : an operator with `adjoint`, or what `deepred.operators.adapted` makes one of.
-    weight : of the total variation, above 0; jumps of about its size go where H is the identity.
+    H : an operator with `adjoint`, or a physics object of deepinv.
+    weight : of the total variation, above 0; for denoising it removes jumps of about its size.
     shape : (C, H, W) of the image; unless given that of H^T y.
     iterations : a fixed number; a few hundred are enough for images.
 
@@ -45,8 +45,8 @@ def total_variation(
     if not torch.isfinite(y).all():
         raise InputError("y contains NaN or infinity: replace those values, or mask them")
     x = H.adjoint(y) if shape is None else y.new_zeros((len(y), *shape))
-    # In units in which H is as large as grad, whose squared norm is below 8; p and q are about as
-    # small as the weight then, and steps in this ratio let both sides move alike.
+    # Scaled so that H is as large as grad, whose squared norm is below 8; p and q are then of about
+    # the size of the weight, and steps in this ratio balance primal and dual.
     scale = math.sqrt(8) / _norm(H, x)
     weight = scale**2 * weight
     ratio = 10 * weight
@@ -81,7 +81,7 @@ def _div(q: Tensor) -> Tensor:
 
 
 def _norm(H, like: Tensor, steps: int = 30) -> float:
-    """||H|| by power iteration, 2 % on top as that comes from below."""
+    """||H|| by power iteration, plus 2 % as that converges from below."""
     v = torch.rand(like.shape, generator=torch.Generator().manual_seed(0)).to(like)
     for _ in range(steps):
         v = H.adjoint(H(v / v.norm()))

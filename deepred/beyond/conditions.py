@@ -1,9 +1,9 @@
 """The conditions on RED's denoiser (Section 2.3, footnote 4), measured at an image.
 
-With them x - f(x) is the gradient of rho(x) = 1/2 x^T (x - f(x)), and rho is convex: f should be
-differentiable, locally homogeneous, have a symmetric Jacobian, and be passive. Reehorst and
-Schniter (IEEE Transactions on Computational Imaging 5, 2019, arXiv:1806.02296) found the symmetry
-to fail for the denoisers in use. Measured in float64, by differences, for any f.
+If f is differentiable, locally homogeneous, passive and has a symmetric Jacobian, then x - f(x) is
+the gradient of rho(x) = 1/2 x^T (x - f(x)), and rho is convex. Reehorst and Schniter (IEEE
+Transactions on Computational Imaging 5, 2019, arXiv:1806.02296) found that the denoisers in use
+have no symmetric Jacobian. Measured in float64, by finite differences, for any f.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Denoise = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Conditions:
-    """What `measure` finds: errors, 0 for an ideal f, and two sizes of J, at most 1 for one.
+    """What `measure` finds: errors, 0 for an ideal f, and two sizes of J, at most 1 for such an f.
 
     Reehorst and Schniter's errors of the same names are the squares of `homogeneity` (their second
     form), `asymmetry` and `gradient`. Their first form of homogeneity, ||f((1 + e) x) -
@@ -34,8 +34,8 @@ class Conditions:
     norm : ||J||_2, by how much f may enlarge a small change; the radius, if J is symmetric.
     kinks : how far f is from differentiable, see the function `kinks`.
     gradient : ||x - f(x) - grad rho(x)|| / ||grad rho(x)||, RED's gradient against Eq. (3)'s.
-    mismatch : of grad rho by J with the slopes of rho along random directions, relative to these.
-        J means something where this is small: it is not if f jumps within a step, or rounds.
+    mismatch : between grad rho by J and the slopes of rho along random directions, relative to
+        these. J is meaningful if this is small; it is not if f jumps within a step, or rounds.
     """
 
     homogeneity: float
@@ -55,10 +55,10 @@ def measure(
 
     Parameters
     ----------
-    f : x -> f(x), the noise level chosen, in float64; is given batches (N, C, H, W).
+    f : x -> f(x), for a chosen noise level, in float64; is given batches (N, C, H, W).
     x : (1, C, H, W), of a few hundred numbers: f is applied to twice as many images.
-    step : of the differences for J, in image units: so small that few thresholds of f lie within.
-        With 1e-6 the mismatch of BM3D was above .05 at 7 noisy patches of 24, with 1e-7 at none.
+    step : of the differences for J, in image units, small enough to rarely cross a threshold of f:
+        with 1e-6 the mismatch of BM3D was above .05 at 7 noisy patches of 24, with 1e-7 at none.
     change : the size at which `kinks` looks for them, a quarter of a grey level of 255.
     seed : of the random directions.
 
@@ -90,10 +90,10 @@ def measure(
 def kinks(f: Denoise, x: Tensor, change: float = 1e-3, *, seed: int = 0) -> float:
     """||f(x + h) + f(x - h) - 2 f(x)|| / ||f(x + h) - f(x - h)|| over eight random h.
 
-    h is Gaussian with deviation `change` in each number of x, (1, C, H, W). The ratio is 0 for a
-    linear f; it falls with h in proportion where f is smooth; and it stays near 1 while jumps of f
-    within reach of h outweigh all else. It is half the difference of the two one-sided differences
-    relative to their mean. InputError if x is no single finite image, or the change not above 0.
+    h is Gaussian with deviation `change` in each number of x, (1, C, H, W). The ratio is half the
+    difference of the two one-sided differences relative to their mean: 0 for a linear f,
+    proportional to h for a smooth f, and near 1 as long as jumps of f within reach of h dominate.
+    InputError if x is no single finite image, or the change not above 0.
     """
     x, change = _image(x), positive("change", change)
     h = change * _directions(x, 8, seed)
@@ -119,7 +119,7 @@ def jacobian(f: Denoise, x: Tensor, step: float = 1e-7, *, batch: int = 64) -> T
 
 
 def true_gradient(fx: Tensor, J: Tensor, x: Tensor) -> Tensor:
-    """grad rho(x) = x - 1/2 f(x) - 1/2 J^T x, which needs no condition but differentiability."""
+    """grad rho(x) = x - 1/2 f(x) - 1/2 J^T x, for any differentiable f."""
     return x - 0.5 * fx - 0.5 * (J.T @ x.flatten()).reshape(x.shape)
 
 
@@ -129,10 +129,10 @@ def spectral_radius(
 ) -> float:
     """The largest modulus of an eigenvalue of J by power iteration, without the matrix.
 
-    For images of any size: two calls of f an iteration. The mean growth over the last half of the
-    iterations, so that a pair of complex eigenvalues does no harm. It approaches from below where J
-    is symmetric. Where it is not a change may grow for a while before it shrinks, and the figure
-    come from above: it is known to about a hundredth then, unless `iterations` are more.
+    For images of any size, with two calls of f per iteration. It is the mean growth over the last
+    half of the iterations, which also works for a pair of complex eigenvalues. It converges from
+    below if J is symmetric; otherwise possibly from above, and 100 iterations give about a
+    hundredth.
 
     InputError if x is no single finite image, f does not keep its shape, the step is not above 0,
     or there is no iteration.

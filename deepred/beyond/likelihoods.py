@@ -1,13 +1,14 @@
-"""Noise models: samples, and minus log-likelihoods to stand where Eq. (1) and Eq. (7) have L2.
+"""Noise models: samples, and negative log-likelihoods to replace L2 in Eq. (1) and Eq. (7).
 
 Section 2.1: for other noise ||Hx - y||^2 is to be replaced "by the minus log-likelihood of the
-appropriate distribution". Calling a model gives the terms of its pixels, up to a constant in y
-and times a factor, chosen so that their curvature is about 1 at a grey of 1/2 whatever the noise's
-level: that of 1/2 (Hx - y)^2. (Laplace has no curvature, and another choice.) So lambda and mu mean
-what they mean with L2.
+appropriate distribution". Calling a model gives a term per pixel, up to a constant in y and times a
+factor that makes its curvature about 1 at a grey of 1/2 for any noise level, as 1/2 (Hx - y)^2 has
+it. (Laplace has no curvature; its factor is explained there.) So lambda and mu have the same
+meaning as with L2.
 
 Images and measurements are tensors of any shape, in image units (white is 1); samples, terms and
-deviations have the shape of what they are given. A seed is a whole number of at least 0.
+deviations have the same shape. A parameter must be above 0, a seed a whole number of at least 0,
+else InputError.
 """
 
 from __future__ import annotations
@@ -21,26 +22,25 @@ from torch import Tensor
 
 from ..errors import positive, whole
 
-# A network's output is above 0, but what an operator makes of it may touch 0 or, by rounding, lie
-# below. From here down Poisson's logarithm goes on as its tangent, so that the pull towards y > 0
-# stays; Gamma's term is constant with gradient 0, as its tangent would pull without measure.
+# A network's output is above 0, but an operator's may be 0 or, by rounding, below. From here down
+# Poisson's logarithm is continued by its tangent, which keeps the pull towards y > 0; Gamma's term
+# is constant with gradient 0, as the slope of its tangent would be huge.
 FLOOR = 1e-4
 
 
-@dataclass(frozen=True)
-class Gaussian:
-    """White Gaussian noise of standard deviation `sigma`: the term 1/2 (Hx - y)^2.
-
-    Raises
-    ------
-    InputError
-        If sigma is not above 0.
-    """
-
-    sigma: float
+class _Model:
+    """A model of one parameter, which must be above 0: else InputError."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sigma", positive("sigma", self.sigma))
+        for name, value in vars(self).items():
+            object.__setattr__(self, name, positive(name, value))
+
+
+@dataclass(frozen=True)
+class Gaussian(_Model):
+    """White Gaussian noise of standard deviation `sigma`: the term 1/2 (Hx - y)^2."""
+
+    sigma: float
 
     def sample(self, x: Tensor, seed: int) -> Tensor:
         """y = x + sigma n, not clipped; drawn on the CPU from the seed alone."""
@@ -57,19 +57,10 @@ class Gaussian:
 
 
 @dataclass(frozen=True)
-class Poisson:
-    """Photon counts, `peak` of them where the image is 1, divided by `peak`.
-
-    Raises
-    ------
-    InputError
-        If the peak is not above 0.
-    """
+class Poisson(_Model):
+    """Photon counts, `peak` of them where the image is 1, divided by `peak`."""
 
     peak: float
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "peak", positive("peak", self.peak))
 
     def sample(self, x: Tensor, seed: int) -> Tensor:
         """y = counts / peak, which may exceed 1; negative x counts as 0."""
@@ -80,9 +71,9 @@ class Poisson:
     def __call__(self, measured: Tensor, y: Tensor) -> Tensor:
         """1/2 (Hx - y log Hx): 1 / (2 peak) times the minus log-likelihood.
 
-        Below `FLOOR` the logarithm is its tangent there, and below 0 Hx counts as |Hx|: the term is
-        convex, bounded from below, and leads back to Hx >= 0 from anywhere, for y = 0, too. There
-        are no negative counts: y below 0, as of a camera that subtracts its offset, counts as 0.
+        Below `FLOOR` the logarithm is continued by its tangent, and below 0 Hx counts as |Hx|: the
+        term is convex and bounded from below, and its gradient leads back to Hx >= 0, also for
+        y = 0. y below 0, as of a camera that subtracts its offset, counts as 0.
         """
         y = y.clamp(min=0)
         log = measured.clamp(min=FLOOR).log()
@@ -95,19 +86,10 @@ class Poisson:
 
 
 @dataclass(frozen=True)
-class Laplace:
-    """Additive noise of density exp(-|v| / scale) / (2 scale): heavy tails, outliers.
-
-    Raises
-    ------
-    InputError
-        If the scale is not above 0.
-    """
+class Laplace(_Model):
+    """Additive noise of density exp(-|v| / scale) / (2 scale): heavy tails, outliers."""
 
     scale: float
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "scale", positive("scale", self.scale))
 
     def sample(self, x: Tensor, seed: int) -> Tensor:
         """y = x + v, not clipped; drawn on the CPU from the seed alone."""
@@ -130,19 +112,10 @@ class Laplace:
 
 
 @dataclass(frozen=True)
-class Gamma:
-    """Speckle: y = x n with n of mean 1 and variance 1 / looks, Gamma distributed (radar, laser).
-
-    Raises
-    ------
-    InputError
-        If the number of looks is not above 0.
-    """
+class Gamma(_Model):
+    """Speckle (radar, laser): y = x n, n Gamma distributed with mean 1 and variance 1 / looks."""
 
     looks: float
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "looks", positive("looks", self.looks))
 
     def sample(self, x: Tensor, seed: int) -> Tensor:
         """y = x n, which may exceed 1; drawn on the CPU from the seed alone."""

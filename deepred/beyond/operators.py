@@ -1,4 +1,4 @@
-"""Operators beyond the paper's: a frame around a blur, one after another, another unit."""
+"""Operators beyond the paper's: a blur without wrapping around, compositions, multiples."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import InputError, real
+from ..errors import InputError, real, shown
 from ..operators import Blur, Identity, Inpaint, adapted, holes, image_shape, task_of
 
 
 @dataclass(frozen=True)
 class Framed:
-    """A blur seen through a frame: the scene goes on beyond the border, as in any photograph.
+    """A blur of which the border is not seen: a photograph's scene continues beyond its border.
 
     The unknown image is larger than the measurement by `top` + `bottom` rows and `left` + `right`
-    columns, as many as the kernel reaches, so that nothing is wrapped around into what is seen.
+    columns, as many as the kernel reaches, so that nothing wraps around into what is seen.
     """
 
     task: ClassVar = "deblur"
@@ -52,6 +52,9 @@ class Framed:
             )
         return x[..., self.top : bottom, self.left : right]
 
+    def doubt(self, y: Tensor) -> str | None:
+        return self.blur.doubt(y)
+
     def __call__(self, x: Tensor) -> Tensor:
         return self.crop(self.blur(x))
 
@@ -71,8 +74,8 @@ class Framed:
 class Composed:
     """y = outer(inner(x)): first one degradation, then another.
 
-    Each is what `adapted` takes: an operator, any callable, a physics object of deepinv. There is
-    an `adjoint` where both have one (of a physics that is not linear, one that says so).
+    Each is an operator, any callable, or a physics object of deepinv. There is an `adjoint` if both
+    have one (that of a physics which is not linear raises InputError).
     """
 
     outer: Callable[[Tensor], Tensor]
@@ -105,9 +108,10 @@ class Composed:
 
 @dataclass(frozen=True)
 class Scaled:
-    """y = factor * operator(x), so that ||H|| is about 1, say, or in another unit.
+    """y = factor * operator(x): another unit, or ||H|| of about 1.
 
-    The operator is what `adapted` takes; there is an `adjoint` and a `whitener` where it has one.
+    The operator is one of ours, any callable, or a physics object of deepinv; there is an `adjoint`
+    and a `whitener` if it has one.
 
     Raises
     ------
@@ -121,7 +125,9 @@ class Scaled:
     def __post_init__(self) -> None:
         factor = real(self.factor)
         if not math.isfinite(factor) or not factor:
-            raise InputError(f"factor must be a finite number other than 0, got {self.factor!r}")
+            raise InputError(
+                f"factor must be a finite number other than 0, got {shown(self.factor)}"
+            )
         object.__setattr__(self, "factor", factor)
         object.__setattr__(self, "operator", adapted(self.operator))
 
@@ -135,12 +141,16 @@ class Scaled:
 
     @property
     def whitener(self) -> Callable[[float], Callable[[Tensor], Tensor]]:
-        """The operator's, where it has one: as its mean is 1, the unit has no part in it."""
+        """The operator's: as its mean is 1, it does not depend on the unit."""
         return self.operator.whitener
 
     def image_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """(C, H, W) of the image, of a measurement's."""
         return image_shape(self.operator, shape)
+
+    def doubt(self, y: Tensor) -> str | None:
+        doubt = getattr(self.operator, "doubt", lambda y: None)
+        return doubt(y / self.factor)
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.factor * self.operator(x)

@@ -13,9 +13,9 @@ import torch
 from skimage.transform import iradon
 from torch import Tensor
 
-from ..errors import InputError, positive, real, whole
+from ..errors import InputError, choice, positive, real, whole
 
-FILTERS = ("ramp", "shepp-logan", "cosine", "hamming", "hann", None)  # of skimage's iradon
+FILTERS = ("ramp", "shepp-logan", "cosine", "hamming", "hann")  # of skimage's iradon
 
 
 @dataclass(frozen=True)
@@ -23,15 +23,14 @@ class Radon:
     """Parallel-beam projections of a square image, the mean along each ray: tomography.
 
     An image (N, C, side, side) becomes a sinogram (N, C, angles, side): at each angle the image is
-    turned about the pixel (side // 2, side // 2) with bilinear interpolation and averaged over its
-    rows, as by `skimage.transform.radon` (whose sinogram is turned, and `side` times larger: it
-    sums), to 1e-13 of the norm, in float32 to 1e-6. Corners outside the inscribed circle are cut
-    where they leave the square; an image is to be 0 there. The mean keeps the values in [0, 1], and
-    ||H||^2 at about angles / side at most (.9 of it for views over 180 degrees): with more views
-    than side, `Scaled(H, (side / angles)**0.5)` is for methods that want ||H|| to be at most about
-    1.
+    rotated about the pixel (side // 2, side // 2) with bilinear interpolation and averaged over its
+    rows. `skimage.transform.radon` gives the transpose and sums, which is `side` times as large;
+    the two agree to 1e-13 of the norm, in float32 to 1e-6. What leaves the square is cut: an image
+    is to be 0 outside the inscribed circle. The mean keeps values in [0, 1], and ||H||^2 at most
+    about angles / side (.9 of that for views over 180 degrees); with more views than side,
+    `Scaled(H, (side / angles)**0.5)` suits methods that need ||H|| of at most about 1.
 
-    The weights are one sparse matrix, about 4 side^2 numbers an angle: the adjoint is exact.
+    The weights are one sparse matrix, about 4 side^2 numbers per angle: the adjoint is exact.
 
     Parameters
     ----------
@@ -50,7 +49,7 @@ class Radon:
     angles: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "side", whole("side", self.side, 2))
+        object.__setattr__(self, "side", whole("side", self.side, 2, 10**5))
         angles = tuple(map(real, self.angles)) if isinstance(self.angles, tuple) else ()
         if not angles or not np.isfinite(angles).all():  # an array or a list could not be hashed
             raise InputError("angles must be a tuple of one or more finite numbers, in degrees")
@@ -63,7 +62,7 @@ class Radon:
         Fewer than side views, or a span below 180 (limited angle), leave the image undetermined.
         InputError if count is no whole number of at least 1, or span not above 0.
         """
-        count, span = whole("the number of views", count), positive("span", span)
+        count, span = whole("the number of views", count, 1, 10**6), positive("span", span)
         return cls(side, tuple(float(k) * span / count for k in range(count)))
 
     def image_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -83,26 +82,33 @@ class Radon:
     def fbp(self, y: Tensor, filter_name: str | None = "ramp") -> Tensor:
         """Filtered back-projection of a sinogram (N, C, angles, side), by `skimage`'s iradon.
 
-        0 outside the inscribed circle, (N, C, side, side); it need not stay in [0, 1]. Every view
-        counts for 180 / views degrees, as there: right for equal steps over 180.
+        Returns (N, C, side, side), 0 outside the inscribed circle and not confined to [0, 1]. Every
+        view counts as 180 / views degrees: right for equal steps over 180 degrees.
         """
         self._check("sinogram", y, (len(self.angles), self.side))
-        if filter_name not in FILTERS:
-            raise InputError(
-                f"filter must be one of {', '.join(map(str, FILTERS))}, got {filter_name!r}"
-            )
+        if filter_name is not None:
+            choice("filter", filter_name, FILTERS)
         planes = self.side * y.detach().cpu().numpy().reshape(-1, *y.shape[2:])
         images = [iradon(p.T, np.array(self.angles), filter_name=filter_name) for p in planes]
         return torch.from_numpy(np.stack(images).reshape(*y.shape[:2], self.side, self.side)).to(y)
+
+    def doubt(self, y: Tensor) -> str | None:
+        """A sentence if y cannot be means along rays of an image in [0, 1], as sums are not."""
+        if y.max() <= 2:
+            return None
+        return (
+            f"the sinogram's largest value is {y.max():.3g}, and the mean along a ray is at most 1 "
+            f"for an image in [0, 1]: divide one of sums by side, {self.side}"
+        )
 
     def whitener(self, eps: float) -> Callable[[Tensor], Tensor]:
         """W = (|frequency| + eps)^(1/2) along the detectors, scaled to mean 1, as a map of y's.
 
         The frequency is 1 at the detectors' highest (Nyquist), and eps above 0 (InputError).
 
-        H^T H is near to a division by the frequency (the central slice theorem), which the ramp
-        filter of back-projection undoes: with its root in the data term ||W (Hx - y)||^2 all
-        frequencies count nearly alike, as for `Blur.whitener`.
+        H^T H nearly divides by the frequency (the central slice theorem), which the ramp filter of
+        back-projection undoes: with its root in the data term ||W (Hx - y)||^2 all frequencies have
+        nearly the same weight, as for `Blur.whitener`.
         """
 
         eps = positive("eps", eps)
@@ -142,7 +148,7 @@ class _Product(torch.autograd.Function):
 
 
 @lru_cache(maxsize=8)  # tens of megabytes each
-@torch.inference_mode(False)  # what is kept must serve a later fit
+@torch.inference_mode(False)  # what is cached must serve a later fit
 def _weights(side: int, angles: tuple[float, ...], dtype, device) -> tuple[Tensor, Tensor]:
     """The matrix of `Radon`, (angles * side, side^2), and its transpose."""
     centre = side // 2
@@ -168,6 +174,6 @@ def _weights(side: int, angles: tuple[float, ...], dtype, device) -> tuple[Tenso
         (len(angles) * side, side * side),
         check_invariants=False,
     ).coalesce()
-    with warnings.catch_warnings():  # torch's word that this layout is in beta
+    with warnings.catch_warnings():  # torch says that this layout is in beta
         warnings.filterwarnings("ignore", "Sparse CSR tensor support", UserWarning)
         return tuple(M.coalesce().to_sparse_csr().to(device, dtype) for M in (A, A.T))

@@ -1,20 +1,20 @@
-"""When to stop the deep image prior, and what to average: neither needs the ground truth.
+"""When to stop the deep image prior, and what to average, without the ground truth.
 
-DIP draws the image before the noise, so that its error falls and rises again. `WindowedVariance`
-and `ExponentialVariance` look for the valley in the variance of successive outputs, which tends to
+DIP fits the image before the noise, so that its error falls and rises again. `WindowedVariance`
+and `ExponentialVariance` look for the minimum of the variance of successive outputs, which tends to
 lie near that of the error (H. Wang, T. Li, Z. Zhuang, T. Chen, H. Liang and J. Sun, "Early Stopping
 for Deep Image Prior", TMLR 2023, arXiv:2112.06074). `Discrepancy` is Morozov's principle.
 
-A rule is of one run: where there are several, each has its own. `update` only queues work on the
-images' device; one step in `every` it reads one number back, which waits for the device. So a stop
-is noticed up to every - 1 iterations late, and what is best is not: it is kept on the device, step
-by step, and no more changed by what comes after the iteration at which one should have stopped.
+Each run has a rule of its own. `update` only queues work on the images' device; every `every` steps
+it reads one number back, which waits for the device. So a stop is noticed up to every - 1
+iterations late; the result does not depend on that, since the best image is kept on the device and
+no longer changes after the iteration at which the rule stops.
 
-What a rule returns is a mean of the outputs T(z) in its memory up to the iteration that it chose:
-mostly .5 to 1 dB better than that output alone.
+A rule returns the mean of the outputs T(z) in its memory up to the iteration that it chose, which
+is mostly .5 to 1 dB better than that output alone.
 
-`deepred.restore(..., stop=WindowedVariance)` ends each run by a rule of its own; a rule may as well
-look on from a callback and stop nothing.
+`deepred.restore(..., stop=WindowedVariance)` ends each run by such a rule; a rule that is updated
+from a callback only observes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from collections import deque
 import torch
 from torch import Tensor
 
-from ..errors import InputError, positive, real, whole
+from ..errors import InputError, choice, positive, real, shown, whole
 from ..solver import State
 
 NAMES = ("windowed-variance", "exponential-variance", "discrepancy")
@@ -45,8 +45,7 @@ def named(name: str, sigma: float | None = None, **options) -> Rule:
     InputError
         If there is no such rule or option, or a value is outside its range.
     """
-    if name not in NAMES:
-        raise InputError(f"unknown stopping rule {name!r}; known are {', '.join(NAMES)}")
+    choice("the stopping rule", name, NAMES)
     kind = dict(zip(NAMES, (WindowedVariance, ExponentialVariance, Discrepancy)))[name]
     known = [p for p in inspect.signature(kind).parameters if p != "sigma"]
     for option in options:
@@ -56,10 +55,10 @@ def named(name: str, sigma: float | None = None, **options) -> Rule:
 
 
 class Rule:
-    """What the rules share: the least score so far, and the image as of its iteration.
+    """What the rules share: the least score so far, and the image of its iteration.
 
-    The score of an iteration is a scalar on the device, inf or nan where it does not count. An
-    iteration with a non-finite output never is the best.
+    The score of an iteration is a scalar on the device, inf or nan if it does not count. An
+    iteration with a non-finite output is never the best.
     """
 
     def __init__(self, patience: int, every: int) -> None:
@@ -75,8 +74,8 @@ class Rule:
     def update(self, state: State) -> bool:
         """Take in the next iteration; True once one should stop, as of the latest look.
 
-        `state` follows the one before, or is of an iteration at or before it: the solver has gone
-        back (`compute.rollback.iterate`), and what followed is forgotten.
+        `state` follows the one before, or is of an iteration at or before it after a rollback of
+        the solver (`compute.rollback.iterate`); what followed that iteration is forgotten.
         """
         k, output = state.k, state.output
         if self._least is None:
@@ -88,7 +87,7 @@ class Rule:
         self._last = k
         finite = output.isfinite().all()
         score, image = self._score(state, finite)
-        # Past its patience a rule has stopped, even if nobody has looked yet.
+        # Past its patience a rule has stopped, even before the next look.
         going = (self._k < 0) | (self._k >= k - self.patience)
         better = going & finite & (score < self._least)
         # A new tensor each time: the solver may write into its own again.
@@ -100,7 +99,7 @@ class Rule:
         return self._stopped
 
     def state_dict(self) -> dict:
-        """All that it has seen, for a checkpoint; `update` writes into none of it."""
+        """Its state, for a checkpoint; `update` writes into none of these tensors."""
         return {k: list(v) if isinstance(v, list) else v for k, v in vars(self).items()}
 
     def load_state_dict(self, saved: dict) -> None:
@@ -109,9 +108,9 @@ class Rule:
 
     @property
     def best(self) -> tuple[int, Tensor] | None:
-        """Iteration and image (1, C, H, W) that the rule would return; reading it waits for them.
+        """Iteration and image (1, C, H, W) of the least score so far, None if there is none.
 
-        Before the rule stops: those of the least variance so far. None where there are none yet.
+        Once the rule has stopped they no longer change. Reading them waits for the device.
         """
         k = -1 if self._k is None else int(self._k)
         return None if k < 0 else (k, self._image)
@@ -135,7 +134,7 @@ class Rule:
 class _Variance(Rule):
     """Stop once the least variance of the outputs was `patience` iterations ago.
 
-    `variance` is that of the latest iteration, a float64 scalar on the device: summed over pixels,
+    `variance` is that of the latest iteration, a float64 scalar on the device, summed over pixels;
     inf until there have been enough finite outputs in a row.
     """
 
@@ -147,8 +146,8 @@ class _Variance(Rule):
 
     def _restart(self) -> None:
         self._row: Tensor | None = None  # finite outputs in a row, on the device
-        # float64, since the differences of late outputs are small against the outputs, and their
-        # variance is against what it began with.
+        # float64: late outputs differ by little compared with their size, and their variance is
+        # small compared with the first ones.
         self._mean: Tensor | None = None
         self._spread: Tensor | None = None
 
@@ -158,7 +157,7 @@ class _Variance(Rule):
             self._row = torch.zeros((), dtype=torch.int64, device=output.device)
             self._mean = torch.zeros_like(output, dtype=torch.float64)
             self._spread = torch.zeros_like(self._least)
-        # The mean in the place of what is not finite: nan would never leave the sums again.
+        # The mean instead of what is not finite: NaN would stay in the sums for ever.
         output = torch.where(finite, output, self._mean.to(output))
         self._take_in(output)
         self._row = torch.where(finite, self._row + 1, 0)
@@ -175,12 +174,10 @@ class _Variance(Rule):
 class WindowedVariance(_Variance):
     """ES-WMV: the variance of the last `window` outputs, 1/W sum_i ||x_i - mean||^2.
 
-    The image is their mean.
-
-    The work is that of a few images a step, whatever the window, the memory that of `window`
-    images: mean and sum of squares slide by one output, and are computed anew, from the images and
-    in two passes, each time the window has been filled once more. Between, `window` roundings of
-    float64 add up at most, so that the large variances of the start leave nothing behind.
+    The image is their mean. A step costs a few operations on images, whatever the window, and the
+    memory is that of `window` images: mean and sum of squares are updated for each output, and
+    computed anew in two passes each time the window has been replaced, so that at most `window`
+    roundings of float64 add up and the large variances of the start leave no error behind.
 
     Parameters
     ----------
@@ -195,7 +192,7 @@ class WindowedVariance(_Variance):
     """
 
     def __init__(self, window: int = 100, patience: int = 1000, every: int = 10) -> None:
-        self.window = whole("window", window, 2)
+        self.window = whole("window", window, 2, 10**6)
         super().__init__(self.window, patience, every)
 
     def _restart(self) -> None:
@@ -230,9 +227,8 @@ class ExponentialVariance(_Variance):
     """ES-EMV: an exponentially weighted variance of the outputs, in the memory of one image.
 
     EMV_k = (1 - a) (EMV_{k-1} + a ||x_k - EMA_{k-1}||^2), EMA_k = (1 - a) EMA_{k-1} + a x_k, from
-    EMA_1 = x_1 and EMV_1 = 0 as in the authors' code. That 0 is no variance: the first 2/a outputs,
-    about the length of the window whose images have the same mean age, do not compete. The image is
-    EMA.
+    EMA_1 = x_1 and EMV_1 = 0 as in the authors' code. As that 0 is no variance, the first 2/a
+    outputs do not count, about the length of a window with the same mean age. The image is EMA.
 
     Parameters
     ----------
@@ -248,11 +244,11 @@ class ExponentialVariance(_Variance):
     def __init__(self, weight: float = 0.1, patience: int = 1000, every: int = 10) -> None:
         self.weight = real(weight)
         if not 0 < self.weight < 1:
-            raise InputError(f"weight must be a number in (0, 1), got {weight!r}")
+            raise InputError(f"weight must be a number in (0, 1), got {shown(weight)}")
         super().__init__(math.ceil(2 / self.weight), patience, every)
 
     def _take_in(self, output: Tensor) -> None:
-        a, first = self.weight, self._row == 0  # after what was not finite it begins again, too
+        a, first = self.weight, self._row == 0  # also after an output that was not finite
         difference = output - self._mean
         spread = (1 - a) * (self._spread + a * difference.square().sum())
         self._mean = torch.where(first, output.double(), self._mean + a * difference)
@@ -260,7 +256,7 @@ class ExponentialVariance(_Variance):
 
 
 class Discrepancy(Rule):
-    """Morozov's principle: stop at the first iteration whose residual is down at the noise.
+    """Morozov's principle: stop at the first iteration whose residual is at the noise level.
 
     The residual is the root mean square of H T(z) - y, State.terms["residual"]. The image is an
     exponential mean of the outputs, of weight .1 for the newest.
@@ -268,8 +264,8 @@ class Discrepancy(Rule):
     Parameters
     ----------
     sigma : noise level of the measurement, in image units, above 0.
-    target : stop at target * sigma, above 0. Where y was clipped to [0, 1] its noise is less than
-        sigma: a target below 1 allows for that.
+    target : stop at target * sigma, above 0. If y was clipped to [0, 1] its noise is less than
+        sigma, and a target below 1 allows for that.
     every : iterations from one look at the device to the next, at least 1.
 
     Raises
@@ -292,34 +288,27 @@ class Discrepancy(Rule):
         before = torch.zeros_like(state.output) if self._mean is None else self._mean
         output = torch.where(finite, state.output, before)
         self._mean = output if self._mean is None else torch.lerp(before, output, 0.1)
-        # 0 from the crossing on: no later one is less, so that the first is the best.
+        # 0 from the crossing on: no later score is less, so that the first is the best.
         score = torch.where(state.terms["residual"] <= self.level, 0.0, math.inf)
         return score, self._mean
 
 
 class SlidingMean:
-    """The mean of the last `window` outputs T(z) of a run, of fewer at its start.
+    """The mean of the last `window` outputs T(z) of a run, fewer at its start.
 
-    It forgets what an exponential average of the same mean age (2 / (window + 1) for the newest)
-    remembers faintly for ever. The memory is that of `window` images.
-
-    Raises
-    ------
-    InputError
-        If `window` is no whole number of at least 1.
+    Unlike an exponential mean it gives older outputs no weight at all. It keeps `window` images;
+    InputError if that is no whole number of at least 1.
     """
 
     def __init__(self, window: int = 100) -> None:
-        self._images: deque[Tensor] = deque(maxlen=whole("window", window))
-        self._total: Tensor | None = None  # in float64, so that what has left leaves nothing behind
+        self._images: deque[Tensor] = deque(maxlen=whole("window", window, 1, 10**6))
+        self._total: Tensor | None = None  # float64: subtracting leaves no error behind
         self._last = -1
 
     @torch.no_grad()
     def update(self, state: State) -> Tensor:
-        """Take in the next iteration; the mean (1, C, H, W) as of it.
-
-        One at or before the last, when the solver has gone back, begins anew.
-        """
+        """Take in the next iteration and return the mean (1, C, H, W); begins anew after a
+        rollback, with an iteration at or before the last."""
         if state.k <= self._last:
             self._images.clear()
         self._last = state.k
@@ -334,26 +323,21 @@ class SlidingMean:
 
 
 class ExponentialMean:
-    """The mean of the outputs so far with weights (1 - a)^age.
+    """The mean of the outputs so far with weights (1 - a)^age, as settings.smoothing = 1 - a.
 
-    What the solver returns (settings.smoothing = 1 - a), of any weight and beside any other.
-
-    Raises
-    ------
-    InputError
-        If `weight`, a, is outside (0, 1].
+    InputError if `weight`, a, is outside (0, 1].
     """
 
     def __init__(self, weight: float = 0.01) -> None:
         self.weight = real(weight)
         if not 0 < self.weight <= 1:
-            raise InputError(f"weight must be a number in (0, 1], got {weight!r}")
+            raise InputError(f"weight must be a number in (0, 1], got {shown(weight)}")
         self._mean: Tensor | None = None
         self._last = -1
 
     @torch.no_grad()
     def update(self, state: State) -> Tensor:
-        """Take in the next iteration; the mean (1, C, H, W) as of it. See `SlidingMean.update`."""
+        """As `SlidingMean.update`."""
         if self._mean is None or state.k <= self._last:
             self._mean, self._share = state.output.clone(), 1.0
         else:

@@ -10,14 +10,20 @@ import pickle
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
-from ..errors import CheckpointError
-from ..io.files import replacing
-from ..settings import Settings
+from ..errors import CheckpointError, InputError
+from ..fidelity import checked
+from ..io.files import WriteError, replacing
 from ..solver import VERSION
+from .engine import Engine
+
+if TYPE_CHECKING:
+    from ..problem import Resolved
 
 logger = logging.getLogger(__name__)
 
@@ -27,11 +33,13 @@ _DIGEST = 32  # bytes of the hash that a file begins with
 class Checkpoint:
     """One file that a run saves to now and then, and continues from.
 
+    While one has the file locked, by `lock`, no other can have it, in this process or another.
+
     Parameters
     ----------
     path : the file, or None to keep nothing.
-    identity : what the run is; a file of another identity is refused, unless it says that its run
-        has ended ("ended" in its content): that one is not needed, and gives way.
+    identity : what the run is. A file of another identity is refused, unless its run has ended
+        ("ended" in its content): such a file is replaced.
     seconds : least time between two saves.
     """
 
@@ -39,6 +47,38 @@ class Checkpoint:
         self.path = None if path is None else Path(path)
         self.identity, self.seconds = identity, seconds
         self._last = time.monotonic()
+        self._lock: FileLock | None = None
+
+    def lock(self) -> None:
+        """Have the file to oneself until `close`.
+
+        Raises
+        ------
+        InputError
+            If another run has it.
+        WriteError
+            If no file can be written there.
+        """
+        if self.path is None:
+            return
+        if not self.path.parent.is_dir():
+            raise WriteError(f"{self.path}: there is no folder {self.path.parent}")
+        lock = FileLock(self.path.with_name(f".{self.path.name}.lock"), timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            told = f"{self.path}: another run is using this checkpoint; give another file"
+            raise InputError(told) from None
+        except OSError as error:
+            raise WriteError(f"{self.path}: cannot be written ({error.strerror})") from None
+        self._lock = lock
+
+    def close(self) -> None:
+        """Let others have the file."""
+        if self._lock is not None:
+            Path(self._lock.lock_file).unlink(missing_ok=True)
+            self._lock.release()
+            self._lock = None
 
     def load(self, device: str) -> dict | None:
         """What was saved, or None if nothing was.
@@ -52,7 +92,7 @@ class Checkpoint:
             return None
         try:
             if (content := intact(self.path)) is None:
-                raise EOFError  # of a flipped bit torch would not say a word
+                raise EOFError  # torch does not notice a flipped bit
             saved = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
             identity = saved.pop("identity")
         except (OSError, EOFError, RuntimeError, KeyError, AttributeError, pickle.PickleError):
@@ -70,7 +110,7 @@ class Checkpoint:
     def save(self, content: dict) -> None:
         if self.path is None:
             return
-        # By way of memory: torch's own writer takes a full disk for an error of its own.
+        # Through memory: torch's own writer reports a full disk as an error of its own.
         buffer = io.BytesIO()
         torch.save({**content, "identity": self.identity}, buffer)
         content = buffer.getvalue()
@@ -89,37 +129,28 @@ def intact(path: Path) -> bytes | None:
     return raw[_DIGEST:] if hashlib.sha256(raw[_DIGEST:]).digest() == raw[:_DIGEST] else None
 
 
-def fingerprint(
-    y: Tensor,
-    H,
-    method: str,
-    denoiser,
-    settings: Settings,
-    sigma,
-    seed,
-    shape,
-    engine,
-    made,
-    likelihood=None,
-    rule=None,
-    version="",
-) -> str:
-    """A hash of what a run's result depends on. Callables enter by what they do to noise."""
-    probe = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0)).to(y)
-    name = denoiser if isinstance(denoiser, str | None) else getattr(denoiser, "__qualname__", "f")
+def fingerprint(p: Resolved, y: Tensor, engine: Engine, made: str, version: str) -> str:
+    """A hash of what a run's result depends on, but for the number of iterations.
+
+    Callables enter by what they make of noise. `y` is on the engine's device, `made` a description
+    of the network if that is not the settings', and `version` the package's.
+    """
+    probe = torch.rand(1, *p.shape, generator=torch.Generator().manual_seed(0)).to(y)
+    f, settings, rule = p.denoiser, p.settings, p.stop and p.stop()
+    name = f if isinstance(f, str | None) else getattr(f, "__qualname__", "f")
     budget = {"iterations": 0}  # any: a run may go on with more
-    told = [method, name, settings.as_dict() | budget, sigma, seed, shape, str(y.dtype)]
+    told = [p.method, name, settings.as_dict() | budget, p.sigma, p.seed, p.shape, str(y.dtype)]
     told += [str(replace(engine, threads=0, batch=1))]
     told += [torch.__version__, version, VERSION, made, "checkpoint 4"]
     told += [type(rule).__name__, repr(rule and rule.state_dict())]
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
-    tensors = [y, H(probe)]
-    if likelihood is not None:
-        tensors.append(likelihood(H(probe), y))
-        if hasattr(likelihood, "deviation"):  # the parameter, which the terms may be free of
-            tensors.append(likelihood.deviation(H(probe)))
-    if callable(denoiser):  # two callables may share a name
-        tensors.append(denoiser(probe, settings.sigma_f))
+    tensors = [y, checked(p.H, probe, y)]
+    if p.likelihood is not None:
+        tensors.append(p.likelihood(tensors[1], y))
+        if hasattr(p.likelihood, "deviation"):  # the parameter, which the terms may not depend on
+            tensors.append(p.likelihood.deviation(tensors[1]))
+    if callable(f):  # two callables may share a name
+        tensors.append(f(probe, settings.sigma_f))
     for tensor in tensors:
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

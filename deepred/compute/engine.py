@@ -1,9 +1,9 @@
-"""How an iteration is computed, not what: device, precision, threads, CUDA graphs.
+"""How an iteration is computed: device, precision, threads, CUDA graphs.
 
-The solver reads the same with each engine. The reference is eager float32. `pick` takes the kernels
-in C++ on a CPU; without a compiler torch, in bf16 for wide networks where the processor multiplies
-in it; on a GPU torch's usual tf32. Compilation, graphs and batches are there to be asked for;
-`deepred bench` tells what each is worth on a machine.
+The algorithm is the same with each engine. The reference is eager float32. `pick` takes the kernels
+in C++ on a CPU; without a compiler torch, in bf16 for wide networks if the processor supports it;
+on a GPU torch's usual tf32. Compilation, graphs and batches are optional; `deepred bench` measures
+what each is worth on a machine.
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from operator import attrgetter
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..errors import InputError, choice, whole
 from ..solver import ADMM, Noise
 from . import native
+from .graphs import Graphed
 
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "float32", "tf32", "bf16")
@@ -31,12 +30,14 @@ PRECISIONS = ("auto", "float32", "tf32", "bf16")
 class Engine:
     """Where and how the iterations run; made by `pick`.
 
-    `precision` is that of the network's products: float32, tf32 (10 bits of mantissa, on NVIDIA
-    GPUs) or bf16 (7 bits, autocast). Sums, batch statistics, theta, the images and Adam stay in
-    the measurement's precision always. `compiled` has torch.compile fuse the network's operations,
-    `graphs` records the iteration as CUDA graphs, `batch` is how many solvers take turns (each on
-    a stream of its own on a GPU), `threads` is for the CPU, where 0 leaves torch's number. `native`
-    takes the kernels of `compute.native` on a CPU, for networks that they can compute.
+    precision : of the network's products: float32, tf32 (10 bits of mantissa, on NVIDIA GPUs) or
+        bf16 (7 bits, autocast). Sums, batch statistics, theta, the images and Adam always have the
+        measurement's precision.
+    compiled : torch.compile fuses the network's operations.
+    graphs : the iteration is recorded as CUDA graphs.
+    batch : how many solvers take turns, on a GPU each on its own stream.
+    threads : on a CPU; 0 leaves torch's number.
+    native : the kernels of `compute.native` on a CPU, for networks that they can compute.
     """
 
     device: str = "cpu"
@@ -57,7 +58,7 @@ class Engine:
 
     @contextmanager
     def session(self) -> Iterator[None]:
-        """torch's switches for the runs, as they were again afterwards, when all is computed."""
+        """Set torch's switches for the runs; at the end wait for the device and restore them."""
         with ExitStack() as stack:
             if self.device == "cpu":
                 stack.callback(torch.set_num_threads, torch.get_num_threads())
@@ -69,7 +70,7 @@ class Engine:
                 for owner, name, value in [
                     (cudnn, "benchmark", True),
                     (cudnn, "allow_tf32", tf32),
-                    # H of super-resolution is made of these, and is to be exact.
+                    # The H of super-resolution uses these, and is to be exact.
                     (torch.backends.cuda.matmul, "allow_tf32", False),
                 ]:
                     stack.callback(setattr, owner, name, getattr(owner, name))
@@ -80,21 +81,21 @@ class Engine:
     def lane(self) -> Callable[[], AbstractContextManager]:
         """Makes the contexts in which one solver is built and takes its steps.
 
-        On a GPU each has its own stream: steps of several solvers run beside each other, graphs
-        are captured off the default stream, and autograd stays where the forward pass was.
+        On a GPU each solver has its own stream: steps of several solvers overlap, graphs are
+        captured off the default stream, and autograd runs on the stream of the forward pass.
         """
         if self.device == "cpu":
             return nullcontext
         stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())  # y is there
+        stream.wait_stream(torch.cuda.current_stream())  # until y has been copied
         return lambda: torch.cuda.stream(stream)
 
     def prepare(self, network: nn.Module, z: Tensor) -> tuple[nn.Module, Tensor]:
         """The network and its input as this engine wants them."""
         if self.native and native.takes(network, z):
             if self.threads:
-                # Torch has one thread until the session ends: its others turn on the spot after
-                # each operation, however small, in the way of the kernels' own.
+                # Torch has one thread until the session ends: its others would spin after each
+                # operation and slow the kernels' own threads down.
                 torch.set_num_threads(1)
             network = native.Hourglass(network, self.threads)
             return network, z.contiguous(memory_format=torch.channels_last)
@@ -117,9 +118,9 @@ class Engine:
 
 @contextmanager
 def plain_torch() -> Iterator[None]:
-    """torch as it comes: gradients, float32, the CPU unless told otherwise, no autocast.
+    """torch's own defaults: gradients, float32, device "cpu", no autocast.
 
-    What the caller has switched on is not to change a result, or to end in a traceback.
+    What the caller has switched on must neither change a result nor end in a traceback.
     """
     dtype = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)
@@ -163,14 +164,9 @@ def pick(
     InputError
         If the machine has no such device, precision or compiler, or batch is below 1.
     """
-    for what, value, known in [
-        ("device", device, DEVICES),
-        ("precision", precision, PRECISIONS),
-    ]:
-        if value not in known:
-            raise InputError(f"{what} must be {', '.join(known)}, got {value!r}")
-    if batch < 1:
-        raise InputError(f"batch must be at least 1, got {batch}")
+    choice("device", device, DEVICES)
+    choice("precision", precision, PRECISIONS)
+    whole("batch", batch)
     cuda = torch.cuda.is_available()
     if device == "cuda" and not cuda:
         raise InputError("device cuda: torch sees no CUDA device here; use cpu or auto")
@@ -198,11 +194,11 @@ def pick(
     return replace(how, compiled=compiled, graphs=graphs, batch=batch)
 
 
-# Channels times pixels up to which one thread serves best on a CPU: there a second one gains a
-# tenth to a quarter, which the denoiser beside it needs, and on a busy machine threads that wait
-# for each other are many times slower. In torch bf16 halves an iteration of 128 channels at
-# 256 x 256 on a processor that has it; the kernels in float32 are 2.5 times as fast as that at 32.
-# Channels last was slower than torch's own layout on a CPU, 128 channels at 256 x 256.
+# Channels times pixels up to which one thread serves best on a CPU: a second one gains a tenth to a
+# quarter there, which the denoiser beside the network needs, and on a busy machine threads that
+# wait for each other are many times slower. In torch bf16 halves an iteration of 128 channels at
+# 256 x 256 on a processor that supports it; the kernels in float32 are 2.5 times as fast as that at
+# 32. Channels last was slower than torch's own layout on a CPU, for 128 channels at 256 x 256.
 NARROW = 16 * 256**2
 
 
@@ -221,8 +217,8 @@ def _can_compile(device: str) -> bool:
 class Mixed(nn.Module):
     """A network that multiplies in bfloat16 and returns z's precision (torch.autocast).
 
-    What is not a product stays in z's precision where the network sees to it, as `networks` does.
-    With `exact` set it is the network itself: the solver sets it when it has to go back.
+    Everything but the products stays in z's precision if the network takes care of it, as those of
+    `networks` do. With `exact` set it is the network itself; the solver sets it after a rollback.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -233,144 +229,3 @@ class Mixed(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         with torch.autocast(z.device.type, torch.bfloat16, enabled=not self.exact):
             return self.network(z).to(z.dtype)
-
-
-class Graphed(ADMM):
-    """`ADMM` whose steps are recorded as CUDA graphs and replayed: one launch instead of hundreds.
-
-    Three pieces are recorded after a few plain steps: the network with its data term, the gradient
-    step, and all that follows the Theta-update. A replay reads and writes the memory that the
-    recording saw, hence the `_FIXED` tensors, which are copied to and never replaced. What changes
-    from step to step on the host (the learning rate, the noise's seed, when the denoiser runs)
-    stays outside. On a CPU, where nothing can be recorded, the same path calls the pieces.
-    """
-
-    ADAM: ClassVar = {"fused": True, "capturable": True}
-    WARM_UP = 3
-    # Of the solver, and of its controller.
-    _FIXED = (
-        "x", "u", "fx", "estimate", "share", "window",
-        "control.lam", "control.mu", "control.threshold", "control.noise",
-    )  # fmt: skip
-
-    def __init__(self, *arguments, **options) -> None:
-        self._plain_steps = 0
-        self._replays: dict[object, Callable[[], object]] = {}
-        super().__init__(*arguments, **options)
-
-    def step(self):
-        if not self._replays:
-            if self._plain_steps == self.WARM_UP:
-                self._record_all()
-            self._plain_steps += 1
-        return super().step()
-
-    def load_state_dict(self, saved: dict) -> None:
-        self._replays, self._plain_steps = {}, 0  # the optimiser's memory is another after this
-        super().load_state_dict(saved)
-
-    def _record_all(self) -> None:
-        self.beside.settle()  # nobody else is on the device now
-        self._fixed = {name: attrgetter(name)(self).clone() for name in self._FIXED}
-        self._T = torch.empty_like(self.output.detach())
-        self._bind()
-        self._pool = torch.cuda.graph_pool_handle() if self.y.is_cuda else None
-        self.optimizer.zero_grad()  # the gradients are made anew, in the graph's memory
-        forward = self._record(super()._evaluate)
-        descend = self._record(self._descend_and_keep)
-        flags = (0,) if self._repeats else (0, 1)
-        follow = {flag: self._record(lambda flag=flag: self._follow(flag)) for flag in flags}
-        self._replays = {"forward": forward, "descend": descend, **follow}
-        if self.y.is_cuda:  # recording computes nothing: the same output again
-            self.draws -= 1
-            self._forward()
-
-    def _record(self, piece: Callable[[], object]) -> Callable[[], object]:
-        if not self.y.is_cuda:
-            return piece
-        graph = torch.cuda.CUDAGraph()
-        graph.register_generator_state(self._generator)
-        # Not "global": other solvers' denoisers may be at work in their threads meanwhile.
-        with torch.cuda.graph(
-            graph,
-            pool=self._pool,
-            stream=torch.cuda.current_stream(),
-            capture_error_mode="thread_local",
-        ):
-            result = piece()
-
-        def replay() -> object:
-            graph.replay()
-            return result
-
-        return replay
-
-    def _bind(self) -> None:
-        """Values that were replaced since, by the denoiser or the driver, into the fixed memory."""
-        for name, fixed in self._fixed.items():
-            value = attrgetter(name)(self)
-            if value is not fixed:
-                fixed.copy_(value)
-                owner, _, last = name.rpartition(".")
-                setattr(attrgetter(owner)(self) if owner else self, last, fixed)
-
-    def _descend_and_keep(self) -> None:
-        self._augmented().backward(retain_graph=self.y.is_cuda)  # replayed on the same memory
-        self.optimizer.step()
-
-    def _follow(self, begins_interval: int) -> dict[str, Tensor]:
-        terms = super().x_and_u_update(self._T, bool(begins_interval))
-        self._bind()
-        return terms
-
-    # The pieces of `ADMM`, replayed.
-
-    def _evaluate(self) -> None:
-        if self._replays:
-            self._replays["forward"]()
-        else:
-            super()._evaluate()
-
-    def _descend(self) -> None:
-        if not self._replays:
-            return super()._descend()
-        self._bind()
-        if not self.y.is_cuda:
-            self.optimizer.zero_grad()
-        self._replays["descend"]()
-
-    def theta_update(self) -> Tensor:
-        if self._replays and self.settings.x_sees == "before":
-            self._T.copy_(self.output.detach())  # the forward pass overwrites it
-            super().theta_update()
-            return self._T
-        return super().theta_update()
-
-    def x_and_u_update(self, T: Tensor, begins_interval: bool) -> dict[str, Tensor]:
-        if not self._replays:
-            return super().x_and_u_update(T, begins_interval)
-        self._bind()
-        if T is not self._T:
-            self._T.copy_(T)
-        if begins_interval and self._repeats:
-            return self._follow(1)
-        return self._replays[int(begins_interval)]()
-
-    @property
-    def _repeats(self) -> bool:
-        """Whether the denoiser is called between x-updates, J > 1: that cannot be recorded."""
-        s = self.settings
-        return s.inner_steps > 1 and not s.lag and self.f is not None
-
-    def _set_rate(self, rate: float) -> None:
-        for group in self.optimizer.param_groups:
-            if not isinstance(group["lr"], Tensor):
-                # Adam's kernel for GPUs reads a float32, whatever the parameters are.
-                kind = torch.float32 if self.y.is_cuda else self.y.dtype
-                group["lr"] = torch.tensor(rate, dtype=kind, device=self.y.device)
-            elif group.get("told") != rate:
-                group["lr"].fill_(rate)
-            group["told"] = rate
-
-    def _ask(self) -> None:
-        self.beside.ask(self.x.clone())  # its memory is written again by the next step

@@ -1,4 +1,4 @@
-"""The record of one run, one row an iteration, without waiting for a GPU in the loop."""
+"""The record of one run, one row per iteration, without waiting for a GPU in the loop."""
 
 from __future__ import annotations
 
@@ -20,15 +20,14 @@ class History:
         self._waiting: list[tuple[dict[str, float], torch.Tensor]] = []
 
     def add(self, state: State, measured: Mapping[str, float] | None) -> None:
-        """Append a state. One whose iteration was there already, after a return, replaces what
-        followed it."""
+        """Append a state. After a rollback its iteration is there already: the rows from there on
+        are replaced."""
         index = {"run": state.run, "iteration": state.k, "seconds": state.seconds}
         terms = torch.stack([state.terms[name].float() for name in TERMS])
-        numbers = {name: float(value) for name, value in (measured or {}).items()}
-        row = {**numbers, **index}  # the images are let go
+        row = {**(measured or {}), **index}
         if terms.is_cuda:
             self._waiting.append((row, terms))
-        else:  # small tensors that stay lie between the large ones, whose memory cannot be reused
+        else:  # kept small tensors would fragment the memory between the large ones
             self._append(row, terms.tolist())
 
     def _append(self, row: dict[str, float], terms: list[float]) -> None:

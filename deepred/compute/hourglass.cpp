@@ -572,7 +572,8 @@ template <class T> struct Net {
 
 #define API(T, name)                                                                                     \
     extern "C" void* hourglass_new_##name(int h, int w, int in, int skip, int out, int oh, int ow, int n, const int* channels) { \
-        return new Net<T>(h, w, in, skip, out, oh, ow, n, channels); }                                     \
+        try { return new Net<T>(h, w, in, skip, out, oh, ow, n, channels); }                               \
+        catch (const std::bad_alloc&) { return nullptr; } }                                                \
     extern "C" void hourglass_free_##name(void* net) { delete (Net<T>*)net; }                              \
     extern "C" void hourglass_forward_##name(void* net, const T* z, T* const* p, T* const* g, T* out, int threads) { \
         auto n = (Net<T>*)net; n->bind(p, g); n->forward(z, out, threads); }                               \

@@ -1,10 +1,10 @@
 """The hourglass, the noise on z and non-local means, by kernels in C++.
 
-They are compiled for this very processor when they are first asked for, which takes some ten
-seconds, and kept in the user's cache. Where there is no compiler, torch computes the same, two to
-four times slower, and one line says so. A JIT such as numba would come by pip alone, but reaches
-45 GFLOP/s in the convolution where C++ has 67 with everything around it included, compiles anew for
-each width, and has nothing to block registers with in the backward pass.
+They are compiled for this processor at first use, which takes some ten seconds, and kept in the
+user's cache. Without a compiler torch computes the same, two to four times slower, and one line
+says so. A JIT such as numba would need pip alone, but reaches 45 GFLOP/s in the convolution where
+C++ has 67 with everything around it included, compiles again for each width, and cannot block
+registers in the backward pass.
 """
 
 from __future__ import annotations
@@ -30,44 +30,34 @@ from ..networks import SkipNetwork
 
 logger = logging.getLogger(__name__)
 
-SOURCES = [
-    Path(__file__).with_name(name)
-    for name in ("common.h", "rows.h", "hourglass.cpp", "pointwise.cpp")
-]
-FLAGS = [
-    "-O3",
-    "-std=c++17",
-    "-shared",
-    "-fPIC",
-    "-pthread",
-    "-fno-math-errno",
-    "-fno-trapping-math",
-]
+NAMES = ("common.h", "rows.h", "hourglass.cpp", "pointwise.cpp")
+SOURCES = [Path(__file__).with_name(name) for name in NAMES]
+FLAGS = "-O3 -std=c++17 -shared -fPIC -pthread -fno-math-errno -fno-trapping-math".split()
 _pointer = ctypes.c_void_p
 
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """The kernels, compiled at the first call on a machine; None, and a line why, without them."""
+    """The kernels, compiled at first use on a machine; None, with a warning, without them."""
     if os.environ.get("DEEPRED_NATIVE", "1") == "0":
         return None
+    slower = "the network is computed by torch, two to four times slower"
     compiler = _compiler()
     if compiler is None:
-        logger.warning(
-            "no C++ compiler here: the network is computed by torch, two to four times slower; "
-            "install g++ or clang, or pip install ziglang"
-        )
+        advice = "install g++ or clang, or pip install ziglang"
+        logger.warning("no C++ compiler here: %s; %s", slower, advice)
         return None
     try:
-        return _typed(ctypes.CDLL(str(_built(compiler))))
+        lib = ctypes.CDLL(str(_built(compiler)))
     except (OSError, subprocess.CalledProcessError) as error:
         why = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
         logger.warning(
-            "the kernels could not be compiled (%s): the network is computed by torch, two to four "
-            "times slower",
-            why[0] if why else error,
+            "the kernels could not be compiled (%s): %s", why[0] if why else error, slower
         )
         return None
+    for kind in ("float32", "float64"):
+        getattr(lib, f"hourglass_new_{kind}").restype = _pointer
+    return lib
 
 
 def _compiler() -> list[str] | None:
@@ -79,7 +69,7 @@ def _compiler() -> list[str] | None:
 
 
 def _built(compiler: list[str]) -> Path:
-    """The shared library of these sources, this compiler and this processor, made if need be."""
+    """The shared library for this compiler and processor; compiled if missing."""
     told = hashlib.sha256(f"{compiler} {FLAGS} {_processor()}".encode())
     for source in SOURCES:
         told.update(source.read_bytes())
@@ -92,29 +82,19 @@ def _built(compiler: list[str]) -> Path:
             made = Path(folder) / "kernels.so"
             units = [str(source) for source in SOURCES if source.suffix == ".cpp"]
             tune = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
-            subprocess.run(
-                [*compiler, *FLAGS, tune, *units, "-o", str(made)],
-                check=True,
-                capture_output=True,
-                text=True,
-            )
-            os.replace(made, target)  # whole or not there, whoever else is at it
+            command = [*compiler, *FLAGS, tune, *units, "-o", str(made)]
+            subprocess.run(command, check=True, capture_output=True, text=True)
+            os.replace(made, target)  # atomic: another process may do the same
     return target
 
 
 def _processor() -> str:
-    """What tells processors apart that share a home folder."""
+    """A description that differs between processors that share a home folder."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line for line in lines if line.startswith(("flags", "Features")))
     except (OSError, StopIteration):
         return platform.processor() + platform.machine()
-
-
-def _typed(lib: ctypes.CDLL) -> ctypes.CDLL:
-    for kind in ("float32", "float64"):
-        getattr(lib, f"hourglass_new_{kind}").restype = _pointer
-    return lib
 
 
 def knows(channels: int | tuple[int, ...], skip: int, outputs: int) -> bool:
@@ -137,9 +117,9 @@ def takes(network: nn.Module, y: Tensor) -> bool:
 class Hourglass(nn.Module):
     """A `SkipNetwork` computed by the kernels: the same parameters and results, to rounding.
 
-    Its forward pass keeps what its backward pass needs in memory of its own, so that one graph
-    lives at a time. The gradient of a bias before a normalisation is exactly 0; torch's is rounding
-    noise. With any number of `threads`, torch's where 0, the results are the same to the bit.
+    The forward pass keeps what the backward pass needs in the kernels' own memory, so there is one
+    graph at a time. The gradient of a bias before a normalisation is exactly 0; torch's is rounding
+    noise. The results are the same to the bit with any number of `threads` (0 for torch's number).
     """
 
     def __init__(self, network: SkipNetwork, threads: int = 0) -> None:
@@ -149,11 +129,11 @@ class Hourglass(nn.Module):
         self._all = tuple(network.parameters())
         self._kind = str(self._all[0].dtype).removeprefix("torch.")
         _, inputs, height, width = network.input_shape
-        channels = (ctypes.c_int * len(network.channels))(*network.channels)
-        self._net = _pointer(
-            self._call("new", height, width, inputs, network.skip, network.outputs, *network.size,
-                       len(channels), channels)
-        )  # fmt: skip
+        widths = (ctypes.c_int * len(network.channels))(*network.channels)
+        sizes = height, width, inputs, network.skip, network.outputs, *network.size, len(widths)
+        self._net = _pointer(self._call("new", *sizes, widths))
+        if not self._net:
+            raise MemoryError("of the network's kernels")
         self._gradients = [torch.zeros_like(p) for p in self._all]
         self._g = _pointers(self._gradients)
         self._passes = 0
@@ -177,23 +157,23 @@ class Hourglass(nn.Module):
         if getattr(self, "_net", None) and library is not None:
             try:
                 self._call("free", self._net)
-            except KeyboardInterrupt:  # from here it would reach nobody
+            except KeyboardInterrupt:  # cannot be raised from here
                 pass
 
 
 def perturbed(z: Tensor, scale: float, generator: torch.Generator) -> Tensor:
-    """`networks.perturbed` in a tenth of the time, by another stream: xoshiro128++, Box and Muller.
+    """`networks.perturbed` in a tenth of the time, with other random numbers: xoshiro128++ and the
+    Box-Muller transform.
 
-    A function of the generator's seed alone, which it leaves as it was. For float32 on a CPU;
-    others are torch's.
+    Depends on the generator's seed alone, and leaves its state unchanged. Only for float32 on a
+    CPU; for the rest `networks.perturbed` is called.
     """
     if z.dtype != torch.float32:
         return networks.perturbed(z, scale, generator)
-    out = torch.empty_like(z)  # z's layout, so that places are those of its memory
-    library().add_noise(
-        _at(z), _at(out), ctypes.c_long(z.numel()), ctypes.c_float(scale),
-        ctypes.c_uint64(generator.initial_seed()), torch.get_num_threads(),
-    )  # fmt: skip
+    out = torch.empty_like(z)  # same layout: the kernel goes through both in memory order
+    seed = ctypes.c_uint64(generator.initial_seed())
+    count, scale = ctypes.c_long(z.numel()), ctypes.c_float(scale)
+    library().add_noise(_at(z), _at(out), count, scale, seed, torch.get_num_threads())
     return out
 
 
@@ -202,10 +182,8 @@ def nlm(x: Tensor, sigma: float, distance: int, h: float) -> Tensor:
     x = x.detach().contiguous()
     out = torch.empty_like(x)
     for image, result in zip(x.flatten(0, 1), out.flatten(0, 1)):
-        library().nlm(
-            _at(image), _at(result), *image.shape, ctypes.c_float(sigma), distance,
-            ctypes.c_float(h), torch.get_num_threads(),
-        )  # fmt: skip
+        options = ctypes.c_float(sigma), distance, ctypes.c_float(h), torch.get_num_threads()
+        library().nlm(_at(image), _at(result), *image.shape, *options)
     return out
 
 

@@ -1,4 +1,4 @@
-"""Survival: a fit is looked at now and then, and one that collapsed goes back to a good state."""
+"""Rollback: a fit is checked now and then, and one that has collapsed returns to a good state."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ..solver import ADMM, State
 
 logger = logging.getLogger(__name__)
 
-LOST = 1e3  # no image or multiplier is as large: steepest descent with too large a c
+LOST = 1e3  # beyond any image or multiplier, as by steepest descent with too large a c
 
 
 def trouble(solver: ADMM) -> str | None:
     """What went wrong since the last look, if anything; begins a new window of the fit.
 
-    On a GPU it waits for the steps launched since, so their time is told here.
+    On a GPU it waits for the steps launched since then, and adds that time to the solver's.
     """
     started = time.perf_counter()
     try:
@@ -46,9 +46,9 @@ def _trouble(solver: ADMM) -> str | None:
 
 
 def fit(solver: ADMM) -> tuple[float | None, float | None]:
-    """Residual of the iterations up to the last look, and noise level, where they are known.
+    """Residual of the iterations before the last look, and noise level; None if not known.
 
-    Root mean squares over what is seen of y, in image units. Waits for the device.
+    Root mean squares over the seen part of y, in image units. Waits for the device.
     """
     settled = solver.settled
     return settled and math.sqrt(settled / solver.control.seen), solver.control.level()
@@ -59,10 +59,10 @@ def iterate(
 ) -> Iterator[tuple[State, dict]]:
     """Run a solver to settings.iterations; yields (state, last good snapshot) after each step.
 
-    Every `check_every` iterations and at the end the fit is looked at. Where it is non-finite, or
-    its mean over the interval worse than the interval's before by more than `collapse_db`, the
-    solver goes back to the last good snapshot, of the former looks, with half the learning rate and
-    other noise, and says so. The iteration number goes back, too.
+    Every `check_every` iterations and at the end the fit is checked. If it is not finite, or its
+    mean over the interval is worse than over the one before by more than `collapse_db`, the solver
+    goes back to the last good snapshot, also in its iteration number, with half the learning rate
+    and other noise, and logs a warning.
 
     Raises
     ------
@@ -78,7 +78,8 @@ def iterate(
             wrong = look(solver)
             if wrong is None:
                 state = replace(state, seconds=solver.seconds)
-                # A run of more iterations has no look at the end of this one: it goes on from here.
+                # Not the state at the end: a run of more iterations has no look there, and is to
+                # go on with the same result.
                 good = solver.state_dict() if regular else good
             elif solver.rollbacks == s.max_rollbacks:
                 c = "c or " if s.x_update == "steepest-descent" else ""
@@ -92,10 +93,8 @@ def iterate(
                 kept = {"rollbacks": rollbacks, "seconds": solver.seconds}
                 solver.load_state_dict({**good, **kept})
                 exact = ", in float32" if getattr(solver.network, "exact", False) else ""
-                logger.warning(
-                    "at iteration %d %s: back to iteration %d "
-                    "with half the learning rate%s (%d of %d)",
-                    state.k, wrong, solver.k, exact, rollbacks, s.max_rollbacks,
-                )  # fmt: skip
+                told = f"back to iteration {solver.k} with half the learning rate{exact}"
+                count = f"({rollbacks} of {s.max_rollbacks})"
+                logger.warning("at iteration %d %s: %s %s", state.k, wrong, told, count)
                 continue
         yield state, good

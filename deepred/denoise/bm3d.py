@@ -5,14 +5,14 @@ sparse 3-D transform-domain collaborative filtering", IEEE Transactions on Image
 (2007), and, by the same, "Color image denoising via sparse 3D collaborative filtering with grouping
 constraint in luminance-chrominance space", ICIP 2007.
 
-Three things make it quick without kernels of its own. All blocks of the image are transformed once
-and the groups gathered from that table. The filtered groups are added up, weighted, in such a table
-too, so that the inverse transform, being linear, is of each position once and not of each member
-of each group. And the host waits for no value.
+Three things make it fast without kernels of its own. All blocks of the image are transformed once,
+and groups are gathered from that table. Filtered groups are added up, weighted, in such a table,
+too, so that the inverse transform, which is linear, is applied once per position and not to each
+member of each group. And the host never waits for a value.
 
-The groups add up as integers, whose sum is the same in any order: CUDA's atomic additions keep
-none. Products of matrices are in float64, as `Engine` lets those of float32 be TF32, with 10 bits
-of mantissa.
+Groups are added up as integers, whose sum does not depend on the order, which CUDA's atomic
+additions leave open. Matrix products are in float64, because `Engine` may let those of float32 be
+TF32, with 10 bits of mantissa.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..errors import InputError
-from .common import array, check, each, tensor
+from ..errors import InputError, whole
+from .common import array, check, each, mirrored, tensor
 
 BLOCK = 8  # pixels a side
 DISTANCE = 19  # pixels that blocks are looked for in each direction: 39 x 39 positions
 GROUPS = (16, 32)  # blocks in a group of the first and of the second stage, at most
-SHARE = 0.4  # of the noise's variance that the Wiener filter reckons with
-# Of the integers, in units of 2^-44. A block of values up to 1 is of norm 14 in the opponent space,
-# so a group's of 14 sqrt(32) = 79, and is in at most 39^2 groups: sums stay below 2^63 = 2^(44+19).
+SHARE = 0.4  # of the noise's variance, in the Wiener filter
+# Integers are in units of 2^-44. A block of values up to 1 has norm 14 in the opponent space, a
+# group 14 sqrt(32) = 79, and a block is in at most 39^2 groups: sums stay below 2^63 = 2^(44+19).
 FRACTION = 2.0**44
 # Low-pass filter of the wavelet bior1.5 (Cohen, Daubechies and Feauveau 1992), less sqrt(2).
 BIOR = (3 / 256, -3 / 256, -22 / 256, 22 / 256, 0.5, 0.5, 22 / 256, -22 / 256, -3 / 256, 3 / 256)
@@ -44,42 +44,37 @@ def bm3d_torch(
 ) -> Tensor:
     """BM3D of images, CBM3D where they have three channels, on x's device and in its precision.
 
-    The parameters are the papers' for sigma up to 40/255, but for three. Groups are as large as
-    they can be, however unlike their blocks: with the papers' bounds on the distance it did 0.02 dB
-    worse. The threshold and the Wiener filter's share of the noise are 3 and 0.4 for 2.7 and 1, as
-    in DeepInverse's BM3D: no better, but nearer to the package `bm3d`. On 128x128 crops of the nine
-    images it is 0.01 dB from that in the mean at sigma 25 and at 5, at most 0.07 dB on one (0.12).
+    The parameters are the papers' for sigma up to 40/255, with three exceptions. Groups always have
+    the full size, without the papers' bound on the distance, which cost 0.02 dB. The threshold and
+    the Wiener filter's share of the noise are 3 and 0.4 instead of 2.7 and 1, as in DeepInverse's
+    BM3D: not better, but nearer to the package `bm3d`. On 128x128 crops of the nine images the mean
+    is 0.01 dB from that at sigma 25 and 5, and single images at most 0.07 and 0.12 dB.
 
     Parameters
     ----------
-    x : images (N, C, H, W), float32 or float64, of any size; of other than three channels each
-        plane is on its own.
+    x : images (N, C, H, W), float32 or float64, of any size; unless there are three channels, each
+        channel is denoised on its own.
     sigma : noise level in image units.
     step : from one reference block to the next, in pixels, at most 8.
     threshold : of the first stage, in units of sigma (lambda_3D).
-    chunk : reference blocks at a time, in whole rows: memory is about 100 kB for each, three
-        channels in float32. The result depends on it in the last digits only.
+    chunk : reference blocks at a time, in whole rows: memory is about 100 kB for each, with three
+        channels in float32. Only the last digits of the result depend on it.
 
     Raises
     ------
     InputError
-        If x is not such a tensor, sigma no finite number of at least 0, or step not 1 to 8.
+        If x is no image of floats (N, C, H, W), sigma no finite number of at least 0, or step not 1
+        to 8.
     """
-    if x.ndim != 4 or x.dtype not in (torch.float32, torch.float64):
-        told = f"{tuple(x.shape)}, {str(x.dtype).removeprefix('torch.')}"
-        raise InputError(f"BM3D is of images (N, C, H, W) in float32 or float64, not of {told}")
-    if not 0 <= sigma < math.inf:
-        raise InputError(f"BM3D needs a finite noise level sigma of at least 0, not {sigma}")
-    if step not in range(1, BLOCK + 1):
-        raise InputError(f"BM3D needs a step of 1 to {BLOCK} pixels, not {step}")
+    sigma, step = check(x, sigma), whole("step", step, 1, BLOCK)
     x = x.detach()
-    if sigma == 0 or x.numel() == 0:
+    if sigma == 0:
         return x.clone()
     chunk = chunk or (16384 if x.is_cuda else 1024)
     images = x if x.shape[1] == 3 else x.flatten(0, 1).unsqueeze(1)
     results = []
     for image in images:
-        # Integers need a known range. A power of two changes no digit, and is 1 for most images.
+        # Integers need a known range. Dividing by a power of two is exact; it is 1 for most images.
         limits = torch.finfo(x.dtype)
         unit = image.abs().amax().clamp_min(limits.tiny).log2().ceil().exp2()
         unit = unit.clamp_max(limits.max)
@@ -87,7 +82,7 @@ def bm3d_torch(
         basic = _stage(noisy, None, threshold * level, step, chunk)
         final = _stage(noisy, basic, level, step, chunk)
         restored = _opponent(final[:, : x.shape[2], : x.shape[3]], back=True) * unit
-        # What is not finite stays so, for the solver to see; 0 otherwise, without a look at it.
+        # Adds 0, or NaN if the image is not finite, so that the solver sees it.
         results.append(restored + 0 * image.abs().amax())
     return torch.stack(results).reshape(x.shape)
 
@@ -100,7 +95,7 @@ def _stage(noisy: Tensor, basic: Tensor | None, level: Tensor, step: int, chunk:
     height, width = noisy.shape[1:]
     high, wide = height - BLOCK + 1, width - BLOCK + 1  # positions of blocks
     forward, back = _transform("bior" if basic is None else "dct", noisy.device)
-    # At a corner there are this many blocks within reach; groups are of a power of two.
+    # At a corner this many blocks are within reach; the size of a group is a power of two.
     reach = min(high, DISTANCE + 1) * min(wide, DISTANCE + 1)
     size = min(GROUPS[basic is not None], 2 ** (reach.bit_length() - 1))
     rows = -(-high // step)
@@ -112,18 +107,18 @@ def _stage(noisy: Tensor, basic: Tensor | None, level: Tensor, step: int, chunk:
         bottom = min((last - 1) * step + DISTANCE, high - 1) + BLOCK
         place = _match((noisy if basic is None else basic)[0], first, last, step, size)
         place = (place - top * wide).T.contiguous()  # (size, references), in the band's table
-        place.clamp_(0, (bottom - top - BLOCK + 1) * wide - 1)  # of what is not finite: anywhere
+        place.clamp_(0, (bottom - top - BLOCK + 1) * wide - 1)  # arbitrary for non-finite images
         group = _haar(_blocks(noisy[:, top:bottom], forward)[place])
         if basic is None:
             gain = group.abs().gt_(level)
         else:
             gain = _haar(_blocks(basic[:, top:bottom], forward)[place]).square_()
-            # At least something, or 0 / 0 where the square of a level is too small for a number.
+            # Above 0, even if the square of the level underflows.
             noise = (SHARE * level.square()).clamp_min(torch.finfo(gain.dtype).tiny)
             gain = gain.div_(gain + noise)
-        gain[0, :, :, 0] = 1  # a group keeps its mean, and so does a constant image
+        gain[0, :, :, 0] = 1  # a group keeps its mean: a constant image stays as it is
         group = _haar(group.mul_(gain), back=True)
-        weight = FRACTION / gain.square_().sum((0, 3))  # by the noise that is left, at most 1
+        weight = FRACTION / gain.square_().sum((0, 3))  # inverse to the noise left, at most 1
         del gain
         parts = _aggregated(group, weight, place, back, bottom - top, width)
         total[:, top:bottom] += parts[0]
@@ -138,7 +133,7 @@ def _match(plane: Tensor, first: int, last: int, step: int, size: int) -> Tensor
     """
     width, side, wide = plane.shape[1], 2 * DISTANCE + 1, plane.shape[1] - BLOCK + 1
     here = plane[first * step : (last - 1) * step + BLOCK]
-    # At an infinite distance from all blocks are those that reach over the border.
+    # Blocks that reach over the border have an infinite distance.
     around = F.pad(plane, (DISTANCE,) * 4, value=math.inf)[first * step :]
     apart = plane.new_empty((last - first, -(-wide // step), side, side))
     shifted = plane.new_empty((side, *here.shape))  # by 0 to side - 1 columns
@@ -146,7 +141,7 @@ def _match(plane: Tensor, first: int, last: int, step: int, size: int) -> Tensor
         there = around[down : down + len(here)].unfold(1, width, 1).transpose(0, 1)
         means = F.avg_pool2d(torch.sub(there, here, out=shifted).square_(), BLOCK, step)
         apart[:, :, down] = means.permute(1, 2, 0)
-    apart[:, :, DISTANCE, DISTANCE] = -1  # so that every pixel is in a group, also among equals
+    apart[:, :, DISTANCE, DISTANCE] = -1  # first in its group, so that every pixel is in one
     shift = apart.flatten(0, 1).flatten(1).topk(size, largest=False).indices
     row = torch.arange(first, last, device=plane.device) * step
     column = torch.arange(0, wide, step, device=plane.device)
@@ -202,8 +197,8 @@ def _aggregated(
 def _transform(name: str, device: torch.device) -> tuple[Tensor, Tensor]:
     """Matrix and inverse, in float64: of a block in a row, or of a pixel's channels.
 
-    Their rows are of norm 1, so that the noise of each coefficient is that of a pixel. "window" is
-    the Kaiser window (64,), twice.
+    Rows have norm 1, so that each coefficient has the noise of a pixel. "window" is the Kaiser
+    window (64,), twice.
     """
     if name == "window":
         window = torch.kaiser_window(BLOCK, periodic=False, beta=2.0, dtype=torch.float64)
@@ -236,14 +231,11 @@ def _opponent(image: Tensor, *, back: bool = False) -> Tensor:
 
 
 def _framed(image: Tensor, step: int) -> Tensor:
-    """(channels, height, width) with some mirrored below and right, so that references fit in."""
+    """(channels, height, width) mirrored below and right, so that reference blocks end there."""
     for dim in (1, 2):
-        size = image.shape[dim]
-        length = max(size, BLOCK)
-        index = torch.arange(length + (BLOCK - length) % step, device=image.device)
-        index = index % max(2 * size - 2, 1)
-        index = torch.minimum(index, (2 * size - 2 - index).abs())  # abs: a size of 1
-        image = image.index_select(dim, index)
+        length = max(image.shape[dim], BLOCK)
+        more = length + (BLOCK - length) % step - image.shape[dim]
+        image = mirrored(image, dim, 0, more)
     return image
 
 
@@ -251,8 +243,8 @@ def bm3d_package(x: Tensor, sigma: float) -> Tensor:
     """BM3D (Dabov et al. 2007) by its authors' package: what `bm3d_torch` is compared with.
 
     CBM3D for three channels. The package `bm3d` is free for non-commercial use only, hence an
-    optional extra. It runs on one thread: several add up in no fixed order, and equal calls would
-    differ in the seventh digit.
+    optional extra. It runs on one thread: several add up in no fixed order, and equal calls differ
+    in the seventh digit.
 
     Raises
     ------
@@ -275,8 +267,8 @@ def bm3d_package(x: Tensor, sigma: float) -> Tensor:
 def _coloured(image: np.ndarray) -> np.ndarray:
     """An image (3, H, W) that `bm3d_rgb` can take.
 
-    It divides by the range of luminance and of both chrominances, which is 0 for a grey or a
-    constant image, x_0 = 0 among them, and returns NaN: such a one gets a millionth of noise.
+    It divides by the range of luminance and of both chrominances, which is 0 for a grey or constant
+    image (x_0 = 0, say), and returns NaN: to those noise of a millionth is added.
     """
     r, g, b = image
     if min(np.ptp(r + g + b), np.ptp(r - b), np.ptp(r - 2 * g + b)) > 1e-5:

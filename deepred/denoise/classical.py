@@ -16,7 +16,7 @@ from .common import array, check, mirrored, tensor
 def tv(x: Tensor, sigma: float) -> Tensor:
     """Total variation (Rudin, Osher and Fatemi 1992; Chambolle's algorithm), each channel.
 
-    scikit-image's weight is set to sigma: the size of jumps it removes is of the noise's size.
+    scikit-image's weight is set to sigma, so that it removes jumps of about the noise's size.
     """
     sigma = check(x, sigma)
     if sigma == 0:  # nothing to remove; scikit-image would divide by it
@@ -30,9 +30,9 @@ def tv(x: Tensor, sigma: float) -> Tensor:
 def wavelet(x: Tensor, sigma: float) -> Tensor:
     """Soft thresholds of wavelet coefficients (BayesShrink: Chang, Yu and Vetterli 2000).
 
-    scikit-image's, averaged over 4 x 4 cyclic shifts (Coifman and Donoho 1995), without which the
-    thresholds leave marks of the grid. Three channels by way of YCbCr, as its documentation advises
-    for colour: .4 to 1.9 dB more than channel by channel (crops of 96 x 96, sigma 3 to 25).
+    scikit-image's, averaged over 4 x 4 cyclic shifts (Coifman and Donoho 1995), which removes the
+    traces of the wavelets' grid. Three channels are transformed to YCbCr, as its documentation
+    advises: .4 to 1.9 dB more than channel by channel (crops of 96 x 96, sigma 3 to 25).
     """
     sigma = check(x, sigma)
     if sigma == 0 or min(x.shape[2:]) < 2:  # nothing to remove, or nothing to halve
@@ -48,20 +48,19 @@ def wavelet(x: Tensor, sigma: float) -> Tensor:
             shifted = np.roll(image, (down, right), (1, 2))
             yield np.roll(denoise(shifted), (-down, -right), (1, 2))
 
-    # A threshold divided by a coefficient of next to nothing is infinite, and taken as such. Not by
-    # a filter of warnings: those are one for all threads, and this runs beside others.
+    # A threshold divided by a tiny coefficient is infinite, as it should be. (A filter of warnings
+    # would be common to all threads.)
     with np.errstate(over="ignore"):
         return tensor(np.stack([sum(spun(image)) / 16 for image in array(x)]), x)
 
 
 def bilateral(x: Tensor, sigma: float, *, distance: float = 1.25, reach: int = 3) -> Tensor:
-    """Bilateral filter (Tomasi and Manduchi 1998): the mean of what is near in place and in value.
+    """Bilateral filter (Tomasi and Manduchi 1998): a mean of pixels near in place and in value.
 
     Weights exp(-d^2 / (2 distance^2) - (x_i - x_j)^2 / (2 (3 sigma)^2)) over 7 x 7 pixels of each
-    channel, mirrored at the border; two noisy pixels of one colour are sqrt(2) sigma apart. In
-    torch, as in scikit-image 0.26's own the neighbours weigh more than the pixel itself (over 7 x 7
-    pixels 3.6 times on one side and 9.4 on the other, where the formula says .73), which loses 3 to
-    6 dB to this with these parameters.
+    channel, mirrored at the border; two noisy pixels of one colour differ by sqrt(2) sigma. Written
+    in torch, because in scikit-image 0.26 the neighbours weigh more than the pixel itself (up to
+    9.4 times, where the formula says .73), which costs 3 to 6 dB with these parameters.
     """
     sigma = check(x, sigma)
     if sigma == 0:  # nothing to remove
@@ -83,7 +82,7 @@ def bilateral(x: Tensor, sigma: float, *, distance: float = 1.25, reach: int = 3
 def median(x: Tensor, sigma: float = 0.0) -> Tensor:
     """The median of 3 x 3 pixels of each channel, mirrored at the border without the edge pixel.
 
-    It knows no noise level: `sigma` has no part in it, and it changes an image at 0 as at any.
+    It does not use `sigma`, and so changes an image even at 0.
     """
     check(x, sigma)
     x = x.detach()

@@ -8,19 +8,34 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InputError, at_least
+from ..errors import InputError, at_least, first_line, is_memory
 
 
-def mirrored(x: Tensor, dim: int, reach: int) -> Tensor:
-    """x with `reach` more at both ends of a dimension, mirrored as often as it takes."""
+def mirrored(x: Tensor, dim: int, before: int, after: int | None = None) -> Tensor:
+    """x with more at both ends of a dimension, mirrored as often as it takes; `after` as `before`
+    unless given."""
     size = x.shape[dim]
-    index = torch.arange(-reach, size + reach, device=x.device) % max(2 * size - 2, 1)
+    end = size + (before if after is None else after)
+    index = torch.arange(-before, end, device=x.device) % max(2 * size - 2, 1)
     return x.index_select(dim, torch.minimum(index, (2 * size - 2 - index).abs()))
 
 
-def of_its_shape(fx: object, x: Tensor, name: str) -> Tensor:
-    """f(x) in x's precision, if it is an image of x's shape."""
-    if not isinstance(fx, Tensor) or fx.shape != x.shape:
+def called(f: Callable[[Tensor, float], Tensor], x: Tensor, sigma: float, name: str) -> Tensor:
+    """f(x, sigma) in x's precision, of a callable that may work in place.
+
+    Raises
+    ------
+    InputError
+        If f does not take the arguments, or does not return an image of x's shape.
+    """
+    try:
+        fx = f(x.clone(), sigma)
+    except Exception as error:
+        if isinstance(error, InputError) or is_memory(error):
+            raise
+        what = f"{name} does not take (x, sigma) with x {tuple(x.shape)} of {x.dtype}"
+        raise InputError(f"{what}: {first_line(error)}") from error
+    if not isinstance(fx, Tensor) or fx.shape != x.shape or fx.layout != x.layout or fx.is_meta:
         made = tuple(fx.shape) if isinstance(fx, Tensor) else f"a {type(fx).__name__}"
         raise InputError(f"{name} makes {made} of an image {tuple(x.shape)}")
     return fx.to(x)

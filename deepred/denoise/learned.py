@@ -9,20 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from .common import check, of_its_shape
+from .common import called, check
 
 
 def learned(module: nn.Module) -> Callable[[Tensor, float], Tensor]:
-    """A denoiser of a torch module called as module(x, sigma): deepinv's all are, or one's own.
+    """A denoiser from a torch module called as module(x, sigma), as all of deepinv's are.
 
-    A copy of it, in evaluation mode, without gradients, on the image's device and in its precision.
-    Weights are the caller's, as they are now: nothing is downloaded here.
+    It is a copy with the module's present weights, in evaluation mode, without gradients, on the
+    image's device and in its precision. Nothing is downloaded.
 
     Raises
     ------
     InputError
-        If it is no module. When called, if the module does not take the image (grey for colour,
-        say, or without a noise level) or does not return one of its shape.
+        If it is no module. When called, if the module does not take the arguments (grey for colour,
+        say, or no noise level) or does not return an image of x's shape.
     """
     if not isinstance(module, nn.Module):
         raise InputError(
@@ -33,17 +33,8 @@ def learned(module: nn.Module) -> Callable[[Tensor, float], Tensor]:
 
     @torch.no_grad()
     def denoise(x: Tensor, sigma: float) -> Tensor:
-        one_each = isinstance(sigma, Tensor) and sigma.ndim  # a level for each image, as deepinv's
+        one_each = isinstance(sigma, Tensor) and sigma.ndim  # a level per image, as in deepinv
         sigma = sigma if one_each else check(x, sigma)
-        try:
-            fx = module.to(x)(x.clone(), sigma)  # it may work in place
-        except torch.cuda.OutOfMemoryError:  # a RuntimeError, too, and no fault of the image's
-            raise
-        except (RuntimeError, TypeError, ValueError) as error:
-            why = " ".join(str(error).split())
-            raise InputError(
-                f"{name} does not take (x, sigma) with x {tuple(x.shape)} of {x.dtype}: {why}"
-            ) from error
-        return of_its_shape(fx, x, name)
+        return called(module.to(x), x, sigma, name)
 
     return denoise

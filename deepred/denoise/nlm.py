@@ -15,23 +15,23 @@ from .common import check, each, mirrored
 def nlm(x: Tensor, sigma: float, *, patch: int = 5, distance: int = 6, h: float = 0.6) -> Tensor:
     """Non-local means (Buades, Coll and Morel 2005), scikit-image's fast mode on each channel.
 
-    The filter strength is ``h * sigma`` and sigma is subtracted from patch distances: the setting
-    whose mean over the paper's nine images is the 29.13 dB of Section 4.1 (29.17 with
-    scikit-image 0.19 and later, which no longer counts the centre pixel twice). For a tensor on
-    a GPU `nlm_torch` computes the same there.
+    The filter strength is ``h * sigma``, and 2 sigma^2 is subtracted from squared differences: the
+    setting that gives the 29.13 dB of Section 4.1 as the mean over the paper's nine images (29.17
+    since scikit-image 0.19, which no longer counts the centre pixel twice). On a GPU `nlm_torch`
+    computes the same.
 
     Parameters
     ----------
     x : images (N, C, H, W).
-    sigma : their noise level, of which 0 leaves them as they are, in the same units.
+    sigma : their noise level in the same units; 0 leaves them as they are.
     patch, distance : side of the patches, and how far they are looked for, in pixels.
-    h : filter strength, of sigma.
+    h : filter strength, in units of sigma.
 
     Raises
     ------
     InputError
-        If x is no image of floats (N, C, H, W), or sigma below 0 or not finite: of all denoisers
-        here.
+        If x is no image of floats (N, C, H, W), or sigma is negative or not finite, as for all
+        denoisers here.
     """
     sigma = check(x, sigma)
     if x.is_cuda:
@@ -62,20 +62,20 @@ def nlm_torch(
 ) -> Tensor:
     """`nlm` in torch, on x's device and in its precision: what scikit-image's fast mode computes.
 
-    That is, with its habits: mirrored border; squared distances less 2 sigma^2 a pixel, summed over
-    a window that lacks the patch's first row and column (its integral images begin there) but
-    divided by the patch's size; weights below exp(-5) dropped; and a piecewise linear exponential.
-    scikit-image computes in float64 whatever it is given: in float64 the two agree to 1e-7, in
-    float32 to 1e-6 but where a weight at that threshold falls on its other side (3e-5 seen).
+    That is: mirrored border; squared distances minus 2 sigma^2 per pixel, summed over a window
+    without the patch's first row and column (its integral images begin there) but divided by the
+    patch's size; weights below exp(-5) dropped; a piecewise linear exponential. scikit-image always
+    computes in float64: in float64 the two agree to 1e-7, in float32 to 1e-6, except where a weight
+    falls on the other side of that threshold (3e-5 seen).
 
     Parameters
     ----------
     x : images (N, C, H, W) of any size, each plane on its own.
-    sigma, patch, distance, h : as for `nlm`; an even patch is made one larger, as there.
+    sigma, patch, distance, h : as for `nlm`; an even patch becomes one larger, as there.
     own_twice : count the pixel itself twice, as scikit-image did up to version 0.18 (its pull
         request 5923).
 
-    A row of shifts at a time, so that it takes memory for about ``6 * (2 * distance + 1)`` images.
+    It takes memory for about ``6 * (2 * distance + 1)`` images, a row of shifts at a time.
     """
     sigma = check(x, sigma)
     if sigma == 0:  # nothing to remove; the distances would be divided by it
@@ -111,7 +111,7 @@ def _box(t: Tensor, dim: int, side: int) -> Tensor:
 
 
 def _table_exp(t: Tensor) -> Tensor:
-    """exp(-t) as scikit-image has it: the exponent of a float, with the mantissa left linear.
+    """exp(-t) as in scikit-image: the exponent of a float, the mantissa linear.
 
     N. N. Schraudolph, "A fast, compact approximation of the exponential function", Neural
     Computation 11 (1999), with the constant of least mean square error: 0.971 at 0, within 4 %.

@@ -9,24 +9,25 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import os
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pooch
-import skimage.data
 from PIL import Image
-from skimage.transform import resize
 
 from ..errors import InputError
-from .files import data_file
+from .files import data_file, replacing
 from .images import Picture, read, to_tensor
 
 # Photographs that come inside scikit-image's package: nothing to download, free licences.
 BUILT_IN = ("astronaut", "chelsea", "coffee", "rocket")
 PHANTOM = "shepp-logan"  # Shepp and Logan's head (1974), scikit-image's, at 128 x 128, grey
+
+LARGEST, SECONDS, WAITS = 20_000_000, 120.0, (1, 3)  # of a download: bytes, time, before new tries
 
 
 @dataclass(frozen=True)
@@ -55,16 +56,16 @@ class DownloadError(RuntimeError):
     """An image could not be fetched, or what came is not what the registry says."""
 
 
-def registry(path: str | Path | None = None) -> list[Entry]:
+def registry() -> list[Entry]:
     """All images of the registry (data/registry.tsv)."""
-    with open(path or data_file("registry.tsv"), newline="", encoding="utf-8") as file:
+    with open(data_file("registry.tsv"), newline="", encoding="utf-8") as file:
         return [
             Entry(**{**row, "width": int(row["width"]), "height": int(row["height"])})
             for row in csv.DictReader(file, delimiter="\t")
         ]
 
 
-def select(names: Iterable[str], entries: list[Entry] | None = None) -> list[Entry]:
+def select(names: Iterable[str]) -> list[Entry]:
     """The entries of the given data sets ("set5") and images ("set5/bird"); all if none is given.
 
     Raises
@@ -72,8 +73,7 @@ def select(names: Iterable[str], entries: list[Entry] | None = None) -> list[Ent
     InputError
         If the registry has no such name.
     """
-    entries = registry() if entries is None else entries
-    names = list(names)
+    entries, names = registry(), list(names)
     for name in names:
         if not any(name in (entry.dataset, str(entry)) for entry in entries):
             known = ", ".join(dict.fromkeys(entry.dataset for entry in entries))
@@ -97,6 +97,8 @@ def folder() -> Path:
         if not Path(given).is_dir():
             raise InputError(f"DEEPRED_DATA={given}: no such folder")
         return Path(given)
+    import pooch  # half a second
+
     return Path(pooch.os_cache("deepred"))
 
 
@@ -119,6 +121,9 @@ def load(dataset: str, name: str) -> Picture:
         If there is no such image, it is not on this machine, or its pixels differ.
     """
     if dataset == "builtin":
+        import skimage.data
+        from skimage.transform import resize
+
         if name == PHANTOM:
             phantom = resize(skimage.data.shepp_logan_phantom(), (128, 128), anti_aliasing=True)
             return Picture(to_tensor(phantom.clip(0, 1)))
@@ -149,30 +154,58 @@ def fetch(entry: Entry, where: Path | None = None) -> Path:
     path = where / entry.path
     if status(entry, where) == "present":
         return path
-    try:
-        pooch.retrieve(  # a file of other bytes is replaced only once the right ones are there
-            entry.url,
-            known_hash=f"sha256:{entry.sha256_file}",
-            fname=path.name,
-            path=path.parent,
-            downloader=pooch.HTTPDownloader(timeout=30),
-        )
-    except ValueError:  # pooch's word for a hash that does not match; it keeps nothing of it
-        raise DownloadError(f"{entry}: {entry.url} sent other bytes than the registry's") from None
-    except OSError as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise DownloadError(f"{entry}: could not download {entry.url} ({reason})") from None
-    if _sha256_rgb(path) != entry.sha256_rgb:
-        path.unlink()
+    content = _download(entry)
+    if hashlib.sha256(content).hexdigest() != entry.sha256_file:
+        raise DownloadError(f"{entry}: {entry.url} sent other bytes than the registry's")
+    if _sha256_rgb(io.BytesIO(content)) != entry.sha256_rgb:
         raise DownloadError(f"{entry}: {entry.url} has other pixels than the registry's")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
+    except (OSError, InputError) as error:
+        raise DownloadError(f"{entry}: {error}") from None
     return path
+
+
+def _download(entry: Entry) -> bytes:
+    """What is at an entry's address; three tries where the server or the line fails."""
+    import requests
+
+    if not entry.url.startswith(("https://", "http://")):
+        raise DownloadError(f"{entry}: {entry.url}: only http and https addresses are fetched")
+    deadline, failure = time.monotonic() + SECONDS, ""
+    for wait in (0, *WAITS):
+        time.sleep(wait)
+        try:
+            with requests.get(entry.url, stream=True, timeout=10) as response:
+                failure = f"{response.status_code} {response.reason}"
+                if response.status_code >= 500:
+                    continue
+                response.raise_for_status()
+                content = bytearray()
+                # Small pieces: a server that sends a byte now and then is to be noticed.
+                for piece in response.iter_content(64):
+                    content += piece
+                    if len(content) > LARGEST:
+                        raise DownloadError(f"{entry}: {entry.url} sends more than {LARGEST} bytes")
+                    if time.monotonic() > deadline:
+                        raise DownloadError(f"{entry}: {entry.url} takes more than {SECONDS:g} s")
+                return bytes(content)
+        except requests.HTTPError:
+            break
+        except (requests.RequestException, OSError) as error:
+            failure = str(error).partition("\n")[0] or type(error).__name__
+        if time.monotonic() > deadline:
+            break
+    raise DownloadError(f"{entry}: could not download {entry.url} ({failure})")
 
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _sha256_rgb(path: Path) -> str | None:
+def _sha256_rgb(path: Path | io.BytesIO) -> str | None:
     """The hash of the decoded RGB pixels, None if it is no image."""
     try:
         with Image.open(path) as image:

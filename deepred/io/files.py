@@ -1,17 +1,15 @@
-"""Files that are there whole or not at all, and checkpoints made of them."""
+"""Files that can be read, and files that are there whole or not at all."""
 
 from __future__ import annotations
 
-import logging
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import InputError
-
-logger = logging.getLogger(__name__)
 
 
 class WriteError(InputError):
@@ -23,6 +21,31 @@ def data_file(name: str) -> Path:
     package = Path(__file__).resolve().parent.parent
     inside = package / name
     return inside if inside.exists() else package.parent / "data" / name
+
+
+def regular(path: str | Path) -> Path:
+    """The path of a file with content; a pipe or a device has no end, and is refused.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or it is a folder, a pipe, a device, or empty.
+    """
+    path = Path(path)
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        why = getattr(error, "strerror", error)
+        raise InputError(f"{path}: cannot be read ({why})") from None
+    if stat.S_ISDIR(found.st_mode):
+        raise InputError(f"{path}: is a folder; name one file")
+    if not stat.S_ISREG(found.st_mode):
+        raise InputError(f"{path}: is a pipe or device; give a regular file")
+    if not found.st_size:
+        raise InputError(f"{path}: is empty (0 bytes)")
+    return path
 
 
 @contextmanager

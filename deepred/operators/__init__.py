@@ -1,10 +1,17 @@
 """Linear degradations H of Section 2.1, each with its exact adjoint.
 
 An operator is any callable from an image tensor (N, C, H, W) to a measurement tensor that torch
-can differentiate; the solver asks for nothing more. The classes here add `adjoint`, which RED alone
-needs, and are plain values: equal if they do the same, hashable, pickleable. They work in the
-precision and on the device of what they are given. `task` names the presets that suit them, and
-`image_shape` tells the image's (C, H, W) from the measurement's where the two differ.
+can differentiate; the solver needs nothing else. The classes here are plain values: equal if they
+do the same, hashable, pickleable. They work in the precision and on the device of their input, and
+have more, each of it optional in an operator of one's own:
+
+- `adjoint(y)`, which RED alone needs.
+- `task`, whose presets suit the operator.
+- `image_shape(shape)`, the image's (C, H, W) of the measurement's, if they differ.
+- `keeps_range`: an image in [0, 1] measures as about [0, 1].
+- `whitener(eps)`, for the preconditioned data term (settings.precondition).
+- `holes`, an `Inpaint`, if a part of the measurement is missing.
+- `doubt(y)`, a sentence that `restore` logs if operator or measurement look wrong, or None.
 """
 
 from __future__ import annotations
@@ -17,7 +24,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..errors import InputError, real, whole
+from ..errors import InputError, real, shown, whole
 from ..presets import TASKS
 from .blur import Blur
 from .common import check
@@ -46,7 +53,7 @@ class Identity:
 class Physics:
     """The noiseless map x -> A(x) of a deepinv physics object, linear or not.
 
-    Calling such an object adds its noise, which H must not; `adapted` makes this of one.
+    Calling such an object would add its noise. `adapted` wraps it in this.
     """
 
     physics: object
@@ -55,7 +62,7 @@ class Physics:
         return self.physics.A(x)
 
     def image_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        """(C, H, W) of the image: `img_size`, else A^T y's; a measurement's where it has neither.
+        """(C, H, W) of the image: `img_size`, or the shape of A^T y, or the measurement's.
 
         Many of deepinv's objects have no `img_size` (Downsampling, Tomography, Decolorize).
         """
@@ -64,7 +71,7 @@ class Physics:
             return tuple(told)
         if not hasattr(self.physics, "A_adjoint"):
             return tuple(shape)
-        buffers = getattr(self.physics, "buffers", tuple)()  # of its precision, where it is
+        buffers = getattr(self.physics, "buffers", tuple)()  # for its precision and device
         like = next((b for b in buffers if b.is_floating_point()), torch.zeros(()))
         return tuple(self.adjoint(like.new_zeros((1, *shape))).shape[1:])
 
@@ -82,9 +89,8 @@ class Physics:
 
 
 def adapted(H: Callable[[Tensor], Tensor] | None) -> Callable[[Tensor], Tensor]:
-    """What may be given as H, as an operator: None is the identity, deepinv's physics a `Physics`.
-
-    Any other callable is one already.
+    """An operator from what may be given as H: None is the identity, a physics object of deepinv
+    becomes a `Physics`, and any other callable is an operator already.
 
     Raises
     ------
@@ -100,25 +106,25 @@ def adapted(H: Callable[[Tensor], Tensor] | None) -> Callable[[Tensor], Tensor]:
 
 
 def task_of(H: Callable[[Tensor], Tensor]) -> str:
-    """The task whose presets suit an operator; "denoise" for one that tells none of ours."""
+    """The task whose presets suit an operator; "denoise" if it names none of `TASKS`."""
     told = getattr(H, "task", None)
     return told if isinstance(told, str) and told in TASKS else "denoise"
 
 
 def holes(H: Callable[[Tensor], Tensor]) -> Inpaint | None:
-    """The `Inpaint` that a measurement is seen through, scaled or after others; None without."""
+    """The `Inpaint` by which a part of the measurement is missing, or None."""
     told = getattr(H, "holes", None)
     return told if isinstance(told, Inpaint) else None
 
 
 def seen(y: Tensor, H: Callable[[Tensor], Tensor]) -> Tensor:
-    """y with 0 where an `Inpaint` sees nothing: what a damaged photograph has there is nothing."""
+    """y with 0 where an `Inpaint` sees nothing, whatever a damaged photograph has there."""
     hole = holes(H)
     return y if hole is None else torch.where(hole.mask(y) > 0, y, 0)
 
 
 def image_shape(H: Callable[[Tensor], Tensor], shape: tuple[int, int, int]) -> tuple[int, int, int]:
-    """(C, H, W) of the image whose measurement has a shape (C, h, w); the same unless H tells."""
+    """(C, H, W) of the image whose measurement has a shape (C, h, w)."""
     tell = getattr(H, "image_shape", None)
     return tuple(shape if tell is None else tell(tuple(shape)))
 
@@ -128,15 +134,15 @@ def degrade(
 ) -> Tensor:
     """y = H x + v with white Gaussian noise v of level sigma, clipped to [0, 1].
 
-    The paper does not say that it clips, but the rows of its tables for measured images have it.
+    The paper does not mention clipping, but its tables' rows for the measured images include it.
 
     Parameters
     ----------
     x : image (N, C, H, W) in [0, 1].
     H : operator, image -> measurement.
     sigma : in image units: 25 / 255, say; at most 1 where y is clipped.
-    seed : the noise is drawn on the CPU in float32 from it alone. The missing pixels of an
-        `Inpaint` have none, scaled or as the outer part of a composition too.
+    seed : the noise is drawn on the CPU in float32 from it alone. Missing pixels (see `holes`) have
+        none.
     clip : whether y is cut to [0, 1].
 
     Raises
@@ -147,7 +153,9 @@ def degrade(
     """
     level, seed, H = real(sigma), whole("seed", seed, 0), adapted(H)
     if not 0 <= level < math.inf or (clip and level > 1):
-        raise InputError(f"sigma must be in [0, 1], image units, got {sigma!r}: 25 is 25 / 255")
+        raise InputError(
+            f"sigma must be in [0, 1], image units, got {shown(sigma)}: 25 is 25 / 255"
+        )
     check(x)
     y = H(x)
     noise = torch.randn(y.shape, generator=torch.Generator().manual_seed(seed))

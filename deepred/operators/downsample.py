@@ -57,8 +57,8 @@ class Downsample:
     def whitener(self, eps: float) -> Callable[[Tensor], Tensor]:
         """W = (c H H^T + eps)^(-1/2) on each side, scaled to mean eigenvalue 1, as a map of y's.
 
-        c, the factor, makes the largest eigenvalue about 1; the rest is as for `Blur.whitener`. The
-        window leaves little to gain: a side's eigenvalues fall to half the largest, not to nothing.
+        c, the factor, makes the largest eigenvalue about 1; the rest is as for `Blur.whitener`.
+        There is little to gain: the eigenvalues fall to half the largest, not to 0.
         """
         eps = positive("eps", eps)
 
@@ -83,7 +83,7 @@ class Downsample:
 
 
 @lru_cache(maxsize=256)
-@torch.inference_mode(False)  # what is kept must serve a later fit
+@torch.inference_mode(False)  # what is cached must serve a later fit
 def _lanczos_matrix(side: int, factor: int, dtype, device) -> Tensor:
     """D of `Downsample`: side / factor rows of weights with sum 1, the border replicated."""
     reach = 2 * factor
@@ -101,7 +101,7 @@ def _lanczos_matrix(side: int, factor: int, dtype, device) -> Tensor:
 
 
 @lru_cache(maxsize=256)
-@torch.inference_mode(False)  # what is kept must serve a later fit
+@torch.inference_mode(False)  # what is cached must serve a later fit
 def _whitening_matrix(side: int, factor: int, eps: float, dtype, device) -> Tensor:
     """Of `Downsample.whitener`, for a side of y; symmetric."""
     D = _lanczos_matrix(side * factor, factor, torch.float64, torch.device("cpu"))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InputError, real, whole
+from ..errors import InputError, real, shown, whole
 from .common import check
 
 
@@ -18,9 +18,8 @@ from .common import check
 class Inpaint:
     """The identity with missing rows: inpainting (Section 2.1). Missing pixels measure as 0.
 
-    The rows stay in their places, so that y is an image that one can look at: H is a projection,
-    its own adjoint. Make one with `Inpaint.of`, `Inpaint.random` or
-    `deepred.io.kernels.read_mask`.
+    Seen pixels stay in their places, so that y is an image; H is a projection, its own adjoint.
+    Make one with `Inpaint.of`, `Inpaint.random` or `deepred.io.kernels.read_mask`.
 
     Parameters
     ----------
@@ -40,7 +39,7 @@ class Inpaint:
     shape: tuple[int, int, int]
 
     def __post_init__(self) -> None:
-        if len(self.bits) != -(-int(np.prod(self.shape)) // 8):
+        if not isinstance(self.bits, bytes) or len(self.bits) != -(-int(np.prod(self.shape)) // 8):
             raise InputError("a mask's bits must be those of its shape: make one with Inpaint.of")
         if not any(self.bits):
             raise InputError("a mask must leave something to see: all of it is 0")
@@ -53,7 +52,7 @@ class Inpaint:
         """
         try:
             mask = np.asarray(mask.detach().cpu() if isinstance(mask, Tensor) else mask)
-        except ValueError:  # rows of several lengths
+        except (ValueError, TypeError, RuntimeError):  # rows of several lengths, no values
             mask = np.zeros(0)
         if mask.ndim not in (2, 3) or not np.isin(mask, (0, 1)).all():
             raise InputError("a mask must be an array (H, W) or (C, H, W) of zeros and ones")
@@ -68,8 +67,10 @@ class Inpaint:
         `seen` is outside its range, or the shape or the seed are none.
         """
         share = real(seen)
+        if not isinstance(shape, tuple | list):
+            raise InputError(f"a mask's shape must be (H, W) or (C, H, W), got {shown(shape)}")
         if not 0 < share <= 1:
-            raise InputError(f"the share of seen pixels must be in (0, 1], got {seen!r}")
+            raise InputError(f"the share of seen pixels must be in (0, 1], got {shown(seen)}")
         shape = tuple(whole("a side of the mask", side) for side in shape)
         return cls.of(np.random.default_rng(whole("seed", seed, 0)).random(shape) < share)
 
@@ -81,6 +82,15 @@ class Inpaint:
     def seen(self) -> float:
         """The share of pixels that are seen."""
         return float(_mask(self.bits, self.shape, torch.float64, torch.device("cpu")).mean())
+
+    def doubt(self, y: Tensor) -> str | None:
+        """A sentence if next to nothing is seen, as through an inverted mask."""
+        if self.seen >= 0.05:
+            return None
+        return (
+            f"the mask keeps {100 * self.seen:.2g} % of the pixels: invert it if it marks what is "
+            "missing; 1 (white) is a pixel that is seen"
+        )
 
     def mask(self, like: Tensor) -> Tensor:
         """The mask (1, C or 1, H, W) in the precision and on the device of an image."""
@@ -101,7 +111,7 @@ class Inpaint:
 
 
 @lru_cache(maxsize=16)  # each as large as an image
-@torch.inference_mode(False)  # what is kept must serve a later fit
+@torch.inference_mode(False)  # what is cached must serve a later fit
 def _mask(bits: bytes, shape: tuple[int, int, int], dtype, device) -> Tensor:
     """The mask of `Inpaint`, (1, C, H, W)."""
     mask = np.unpackbits(np.frombuffer(bits, np.uint8), count=int(np.prod(shape)))

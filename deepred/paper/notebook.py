@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+import ipywidgets
 from IPython.display import Image, Markdown, display
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 from PIL import Image as pillow
-from torch import Tensor
+from torch import Tensor, allclose, as_tensor
+from torch.nn.functional import avg_pool2d
 
 from ..errors import InputError
 from ..io import datasets
@@ -27,12 +32,19 @@ class Parameters:
     """The parameters of every notebook, as papermill sets them (`-p profile smoke`)."""
 
     profile: str = "quick"  # whose stored results are shown; smoke shortens the live parts, too
-    images: list[str] | None = None  # of the live part, "builtin/chelsea" or "cset9/house"
-    seeds: list[int] | None = None  # of the live part
+    image: str = "builtin/astronaut"  # of the live part, "builtin/chelsea" or "cset9/house"
+    seed: int = 0  # of the live part
     iterations: int | None = None  # of the live part
     device: str = "auto"
     results: str = COMMITTED  # folder with a folder of CSVs for each profile
     figures: str = ""  # folder to save figures to, none if empty
+    own: str = "builtin/astronaut"  # the image that the notebook's text is about
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether the live part is the one that the text describes, so that its numbers hold."""
+        usual = (self.own, 0, None)
+        return self.profile != "smoke" and (self.image, self.seed, self.iterations) == usual
 
     def live(self, iterations: int) -> int:
         """How many iterations a live part takes: those asked for, few in profile smoke."""
@@ -57,21 +69,18 @@ def machines() -> list[dict]:
     return bench.read(_ROOT / "data" / "bench")
 
 
-# Of scikit-image's photographs (top, left, side), for live parts smaller than the quick profile's.
-_DETAILS = {"astronaut": (226, 126, 96), "chelsea": (76, 166, 96), "coffee": (96, 250, 96)}
-
-
 def load(image: str, side: int = 128) -> Tensor:
     """The middle `side` x `side` pixels of an image "set/name", for a live part to be short.
 
-    Of scikit-image's photographs the crops of the quick profile are taken, of up to 96 pixels
-    details.
+    (1, C, side, side) in [0, 1], less where the image is smaller. Of scikit-image's photographs it
+    is the crop of the quick profile (a face, an eye, a cup), averaged down by a whole number, so
+    that one recognises it at 64 pixels, too.
     """
     dataset, _, name = image.partition("/")
     x = datasets.load(dataset, name).image
-    if dataset == "builtin":
-        top, left, size = (experiments.CROPS if side > 96 else _DETAILS)[name]
-        x = x[..., top : top + size, left : left + size]
+    if name in experiments.CROPS and dataset == "builtin":
+        top, left, size = experiments.CROPS[name]
+        x = avg_pool2d(x[..., top : top + size, left : left + size], size // side)
     top, left = ((length - min(side, length)) // 2 for length in x.shape[2:])
     return x[..., top : top + side, left : left + side]
 
@@ -139,8 +148,40 @@ def _compact(path: Path, width: int = 900) -> Image:
     return Image(buffer.getvalue(), width=width)
 
 
-def parameters(variables: Mapping[str, object]) -> Parameters:
+def check(answer, right, atol: float = 1e-4) -> str:
+    """What to tell of an answer to an exercise: a number, an image, or None where there is none."""
+    if answer is None:
+        return "Not answered yet."
+    answer, right = as_tensor(answer), as_tensor(right)
+    if answer.shape != right.shape:
+        return f"Not yet: the shape is {tuple(answer.shape)}, and should be {tuple(right.shape)}."
+    if not allclose(answer.double(), right.double(), atol=atol):
+        return f"Not yet: off by up to {(answer.double() - right.double()).abs().max():.3g}."
+    return "Right."
+
+
+def slider(figures: Mapping[object, Figure], at: object, label: str) -> None:
+    """Figures one at a time, chosen by a slider; without a kernel, the one `at` stays.
+
+    All are drawn beforehand, so that the slider answers at once.
+    """
+    shown = {}
+    for value, figure in figures.items():
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=100)
+        plt.close(figure)
+        shown[value] = buffer.getvalue()
+    picture = ipywidgets.Image(value=shown[at], format="png")
+    chosen = ipywidgets.SelectionSlider(options=list(shown), value=at, description=label)
+    chosen.observe(lambda change: setattr(picture, "value", shown[change["new"]]), "value")
+    live = ipywidgets.VBox([chosen, picture])._repr_mimebundle_()
+    display(live | {"image/png": base64.b64encode(shown[at]).decode()}, raw=True)
+
+
+def parameters(variables: Mapping[str, object], image: str = "builtin/astronaut") -> Parameters:
     """The parameters among a notebook's variables: call it with `globals()` in the second cell.
+
+    `image` is the one that the notebook's text is about.
 
     Raises
     ------
@@ -148,7 +189,7 @@ def parameters(variables: Mapping[str, object]) -> Parameters:
         If there is a plain variable that is no parameter (papermill's misspelt ones end up as
         such), or a value is of the wrong kind.
     """
-    known = {field.name for field in fields(Parameters)}
+    known = {field.name for field in fields(Parameters)} - {"own"}
     plain = (str, int, float, bool, list, tuple, dict, type(None))
     given = {
         name: value
@@ -158,7 +199,7 @@ def parameters(variables: Mapping[str, object]) -> Parameters:
     for name in given:
         if name not in known:
             raise InputError(f"unknown parameter {name!r}; known are {', '.join(sorted(known))}")
-    p = Parameters(**given)
+    p = Parameters(**{"image": image, **given}, own=image)
     if p.profile not in experiments.PROFILES:
         raise InputError(
             f"profile must be one of {', '.join(experiments.PROFILES)}, got {p.profile!r}"
@@ -167,20 +208,12 @@ def parameters(variables: Mapping[str, object]) -> Parameters:
         raise InputError(f"device must be auto, cpu or cuda, got {p.device!r}")
     if p.iterations is not None and (not _whole(p.iterations) or p.iterations < 1):
         raise InputError(f"iterations must be a whole number of at least 1, got {p.iterations!r}")
-    if p.seeds is not None:
-        if not isinstance(p.seeds, (list, tuple)) or not all(_whole(s) for s in p.seeds):
-            raise InputError(f"seeds must be a list of whole numbers, got {p.seeds!r}")
-        if not p.seeds or min(p.seeds) < 0:
-            raise InputError(f"seeds must be one or more numbers of at least 0, got {p.seeds!r}")
-    for name in ("images", "seeds"):
-        if isinstance(getattr(p, name), (list, tuple)) and len(getattr(p, name)) > 1:
-            raise InputError(f"{name}: a live part takes one, got {getattr(p, name)!r}")
-    if p.images is not None:
-        if not isinstance(p.images, (list, tuple)) or not p.images:
-            raise InputError(f"images must be a list such as ['builtin/chelsea'], got {p.images!r}")
-        for image in p.images:
-            dataset, _, name = str(image).partition("/")
-            datasets.load(dataset, name)  # says what is wrong with it
+    if not _whole(p.seed) or p.seed < 0:
+        raise InputError(f"seed must be a whole number of at least 0, got {p.seed!r}")
+    if not isinstance(p.image, str):
+        raise InputError(f"image must be a name such as 'builtin/chelsea', got {p.image!r}")
+    dataset, _, name = p.image.partition("/")
+    datasets.load(dataset, name)  # says what is wrong with it
     for name in ("results", "figures"):
         if not isinstance(getattr(p, name), str):
             raise InputError(f"{name} must be the path of a folder, got {getattr(p, name)!r}")

@@ -7,6 +7,7 @@ figures.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib as mpl
@@ -20,6 +21,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from ..io.images import to_array
+from ..settings import Settings
 from .tables import NAMES
 
 COLOURS = {
@@ -113,6 +115,46 @@ def compare(
             axis.add_patch(Rectangle((left - 0.5, down - 0.5), side, height, **frame))
             below = axes[row * 2 + 1, column]
             _show(below, array[down : down + height, left : left + side])
+    return figure
+
+
+def network(settings: Settings, side: int = 256, channels: int = 3) -> Figure:
+    """DIP's hourglass as `networks.SkipNetwork` builds it: a box for each map, z left, T(z) right.
+
+    A box's height is the map's side (on a scale of roots), its width goes with its channels.
+    `side` is that of the image, `channels` its number.
+    """
+    figure, axis = plt.subplots(figsize=(10, 3.6))
+    wide, scales = settings.channels, settings.scales
+    sides = [side >> level for level in range(scales + 1)]
+    maps = [(settings.input_channels, 0, "z")]
+    maps += [(wide, level, "") for level in range(1, scales + 1)]
+    maps += [(wide, level, "") for level in reversed(range(scales))]
+    maps += [(channels, 0, "T(z)")]
+    place, middle, spots = 0.0, side**0.5 / 2, []
+    for count, level, name in maps:
+        width, height = 0.25 + 0.06 * count**0.5, sides[level] ** 0.5
+        colour = {"z": COLOURS["noisy"], "T(z)": COLOURS["dip"]}.get(name, COLOURS["nlm"])
+        box = (place, middle - height / 2)
+        axis.add_patch(Rectangle(box, width, height, facecolor=colour, edgecolor="black", lw=0.8))
+        text = f"{count}\n{sides[level]}²"
+        axis.text(place + width / 2, box[1] - 0.5, text, ha="center", va="top", fontsize=8)
+        axis.text(place + width / 2, box[1] + height + 0.2, name, ha="center", va="bottom")
+        spots.append((place, width, box[1] + height))
+        place += width + 0.75
+    for level in range(scales if settings.skip else 0):
+        (left, wide_left, top), (right, wide_right, _) = spots[level], spots[2 * scales - level]
+        start, end = left + 0.7 * wide_left, right + 0.3 * wide_right
+        line = dict(color=COLOURS["dip"], lw=1.2)
+        axis.plot([start, start, end], [top, top + 1, top + 1], **line)
+        arrow = dict(arrowstyle="->", **line)
+        axis.annotate("", (end, top - 0.2), (end, top + 1.15), arrowprops=arrow)
+    axis.text(place / 2, side**0.5 + 2.2, f"skip connections, {settings.skip} channels each",
+              ha="center", color=COLOURS["dip"])  # fmt: skip
+    for (left, width, _), (right, _, _) in pairwise(spots):
+        axis.annotate("", (right, middle), (left + width, middle), arrowprops=dict(arrowstyle="->"))
+    axis.set(xlim=(-0.3, place), ylim=(-3.2, side**0.5 + 4))
+    axis.axis("off")
     return figure
 
 

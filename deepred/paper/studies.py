@@ -104,7 +104,7 @@ RULES = {
     "discrepancy": {},
 }
 
-# The released code against the paper's text (the table of notebook 09): each deviation alone, and
+# The released code against the paper's text (the table of notebook 11): each deviation alone, and
 # all of them, on the paper's settings with a narrow network.
 _LIKE_CODE = {
     "uniform input": dict(input_distribution="uniform"),

@@ -19,7 +19,7 @@ needs_a_browser = pytest.mark.skipif(
     browser.executable() is None,
     reason="no Chromium here; install one, or name it in the environment variable CHROMIUM",
 )
-FAILURE = "notebook 05_denoising: ValueError: <b>bold</b>; see executed/05_denoising.ipynb"
+FAILURE = "notebook 06_denoising: ValueError: <b>bold</b>; see executed/06_denoising.ipynb"
 
 
 @pytest.fixture(scope="module")

@@ -114,7 +114,7 @@ def test_a_plan_says_why_a_run_cannot_be_computed(monkeypatch, tmp_path, capsys)
 def notebook(path: Path, *cells: str) -> None:
     made = nbformat.v4.new_notebook()
     made.metadata.kernelspec = {"name": "python3", "language": "python", "display_name": "Python"}
-    names = ("profile", "results", "figures", "device", "seeds")
+    names = ("profile", "results", "figures", "device", "seed")
     parameters = nbformat.v4.new_code_cell("\n".join(f"{name} = None" for name in names))
     parameters.metadata.tags = ["parameters"]
     made.cells = [parameters, *map(nbformat.v4.new_code_cell, cells)]
@@ -127,7 +127,7 @@ def test_what_fails_is_told_at_the_end_and_the_rest_still_runs(tmp_path, monkeyp
     notebook(sources / "bad.ipynb", "raise ValueError('of no use')")
     notebook(sources / "dies.ipynb", "import os; os._exit(3)")
     mark = tmp_path / "mark"
-    notebook(sources / "good.ipynb", f"open({str(mark)!r}, 'w').write(profile + str(seeds))")
+    notebook(sources / "good.ipynb", f"open({str(mark)!r}, 'w').write(profile + str(seed))")
     shows = ("denoising",)
     monkeypatch.setattr(reproduce, "NOTEBOOKS", dict.fromkeys(("bad", "dies", "good"), shows))
     monkeypatch.setattr(reproduce, "folder", lambda: sources)
@@ -141,7 +141,7 @@ def test_what_fails_is_told_at_the_end_and_the_rest_still_runs(tmp_path, monkeyp
 
     options = Namespace(profile="smoke", only=["denoising"], seeds=[3], out=out, device="cpu")
     assert reproduce.reproduce(options, compute) == 1
-    assert mark.read_text() == "smoke[3]"
+    assert mark.read_text() == "smoke3"
     told = capsys.readouterr().err.splitlines()[-3:]
     assert told[0].startswith(
         "failed: run denoising astronaut noisy seed 3: RuntimeError: a run's own"
@@ -173,7 +173,7 @@ def test_only_the_notebooks_that_show_a_selection_run(tmp_path, monkeypatch):
     for only in (["figure3"], ["table5"], ["table1", "figure6"], []):
         options = Namespace(profile="smoke", only=only, seeds=[0], out=tmp_path, device="cpu")
         reproduce.reproduce(options, lambda *_: Outcome())
-    sr, deblur, denoise = "06_super_resolution", "07_deblurring", "05_denoising"
+    sr, deblur, denoise = "07_super_resolution", "08_deblurring", "06_denoising"
     assert ran == [[sr], [deblur], [denoise, deblur], list(reproduce.NOTEBOOKS)]
 
 

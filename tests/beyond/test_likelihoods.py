@@ -168,13 +168,6 @@ def test_the_gamma_term_is_flat_below_its_floor():
     assert terms.tolist() == pytest.approx([0.25 * (math.log(FLOOR) + 0.3 / FLOOR)] * 3)
 
 
-@pytest.mark.parametrize("kind", [Gaussian, Poisson, Laplace, Gamma])
-@pytest.mark.parametrize("value", [0, -1.0, math.inf, math.nan, "5", True])
-def test_levels_that_are_none_are_refused(kind, value):
-    with pytest.raises(InputError, match="must be a number above 0"):
-        kind(value)
-
-
 # In the solver -----------------------------------------------------------------------------------
 
 

@@ -14,7 +14,6 @@ from deepred import preset, red, restore
 from deepred.beyond import baselines
 from deepred.beyond.operators import Scaled
 from deepred.beyond.radon import Radon
-from deepred.errors import InputError
 from deepred.operators import Identity, degrade
 
 ANGLES = {
@@ -105,21 +104,6 @@ def test_scaled_projections_are_restored_by_the_presets():
     assert s.precondition > 0
     result = restore(y, H, settings=s, device="cpu")
     assert result.image.shape == (1, 1, 16, 16) and torch.isfinite(result.image).all()
-
-
-BAD = [[0.0, 1.0], np.array([0.0, 1.0]), ("a",), (), (math.inf,), ((0.0,), (1.0, 2.0)), 3.0]
-
-
-@pytest.mark.parametrize("angles", BAD, ids=repr)
-def test_angles_that_are_no_tuple_of_numbers_are_refused(angles):
-    with pytest.raises(InputError, match="angles must be a tuple of one or more finite numbers"):
-        Radon(16, angles)
-
-
-@pytest.mark.parametrize("count", [0, -3, 2.5, math.nan, math.inf])
-def test_views_are_counted_in_whole_numbers(count):
-    with pytest.raises(InputError, match="number of views must be a whole number of at least 1"):
-        Radon.views(16, count)
 
 
 @pytest.mark.parametrize("factor", [1.0, 0.5, 3.0])

@@ -408,22 +408,10 @@ def test_the_factory_makes_the_rule_of_each_name():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("variance", {}, "unknown stopping rule 'variance'; known are windowed-variance, "),
-        ("windowed-variance", {"window": 1}, "window must be a whole number of at least 2, got 1"),
-        ("windowed-variance", {"window": 2.5}, "window must be a whole number of at least 2"),
-        ("windowed-variance", {"patience": 0}, "patience must be a whole number of at least 1"),
-        ("windowed-variance", {"patience": True}, "patience must be a whole number of at least 1"),
-        ("windowed-variance", {"every": 0}, "every must be a whole number of at least 1, got 0"),
+        ("variance", {}, "the stopping rule must be one of windowed-variance, "),
         ("windowed-variance", {"weight": 0.1}, "windowed-variance has no option 'weight'; known"),
-        ("exponential-variance", {"weight": 0.0}, "weight must be a number in (0, 1), got 0.0"),
         ("exponential-variance", {"weight": 1}, "weight must be a number in (0, 1), got 1"),
-        ("exponential-variance", {"weight": math.nan}, "weight must be a number in (0, 1)"),
-        ("exponential-variance", {"weight": "a"}, "weight must be a number in (0, 1), got 'a'"),
-        ("exponential-variance", {"patience": 0}, "patience must be a whole number of at least 1"),
         ("discrepancy", {}, "discrepancy's sigma must be a number above 0, got None"),
-        ("discrepancy", {"sigma": 0.0}, "discrepancy's sigma must be a number above 0, got 0.0"),
-        ("discrepancy", {"sigma": math.inf}, "discrepancy's sigma must be a number above 0"),
-        ("discrepancy", {"sigma": 0.1, "target": -1}, "discrepancy's target must be a number"),
         ("discrepancy", {"sigma": 0.1, "patience": 5}, "discrepancy has no option 'patience'"),
     ],
 )
@@ -469,13 +457,6 @@ def test_an_average_begins_anew_when_the_solver_goes_back(mean):
         mean.update(state(k, image))
     assert torch.equal(mean.update(state(5, images[0])), images[0])
     assert not torch.equal(mean.update(state(6, images[1])), images[1])
-
-
-def test_averages_refuse_what_they_cannot_use():
-    with pytest.raises(InputError, match="window must be a whole number of at least 1, got 0"):
-        stopping.SlidingMean(0)
-    with pytest.raises(InputError, match=r"weight must be a number in \(0, 1\], got 1.5"):
-        stopping.ExponentialMean(1.5)
 
 
 # In restore ---------------------------------------------------------------------------------------
@@ -647,19 +628,27 @@ def test_a_run_ends_when_it_has_settled(noisy, tiny):
     assert re.fullmatch(rf"<Result of dip: {size}, 2 runs, \d+ s, {dip.ending}>", repr(dip))
 
 
-def test_the_ending_says_what_is_not_finished(noisy, tiny):
-    def ending(**changes):
+def test_the_ending_says_what_is_not_finished(noisy, tiny, tmp_path, caplog):
+    def ending(checkpoint=None, **changes):
         s = tiny.replace(**SETTLING).replace(learning_rate=0.03, **changes)
-        result = deepred.restore(noisy, settings=s, sigma=25 / 255, device="cpu")
+        options = dict(settings=s, sigma=25 / 255, device="cpu", checkpoint=checkpoint)
+        result = deepred.restore(noisy, **options)
         assert result.finished is False
         return result.ending
 
+    early, path = dict(iterations=12, clipped=False), tmp_path / "c"
+    told = ending(**early)
     assert re.fullmatch(
-        r"fit not finished: residual [\d.]+, noise 25; --iterations 24 would go on",
-        ending(iterations=12, clipped=False),
+        r"fit not finished: residual [\d.]+, noise 25; try settings.iterations=24", told
     )
-    told = r"fit not finished: .*, image still changing; --iterations 300 would go on"
+    assert not caplog.records  # without a checkpoint there is nothing that would go on
+    told = ending(path, **early)
+    assert told.endswith("; --iterations 24 would go on") and told in caplog.text
+    told = r"fit not finished: .*, image still changing; try settings.iterations=300"
     assert re.fullmatch(told, ending(iterations=150, residual_target=100.0))
+    caplog.clear()
+    ending(path, iterations=24, clipped=False)  # and so it does
+    assert "continuing from the checkpoint: run 1 of 2, iteration 10" in caplog.text
 
 
 def test_without_a_noise_level_nothing_is_finished(noisy, tiny):
@@ -684,7 +673,8 @@ def test_a_run_goes_on_with_more_iterations_to_the_same_bits(noisy, tiny, tmp_pa
         assert torch.equal(again.image, short.image) and again.ending == short.ending
     more, whole = restore(first + 63, checkpoint=path), restore(first + 63)
     assert torch.equal(more.image, whole.image)
-    assert (more.iterations, more.ending) == (whole.iterations, whole.ending)
+    assert (more.iterations, more.finished) == (whole.iterations, whole.finished)
+    assert (more.residual, more.noise) == (whole.residual, whole.noise)
     for name in set(whole.history) - {"seconds"}:
         assert np.array_equal(more.history[name], whole.history[name]), name
 

@@ -156,7 +156,7 @@ def test_memory_is_counted_for_as_many_as_run_at_once(monkeypatch):
 
 
 def test_batches_of_none_are_refused():
-    with pytest.raises(InputError, match="batch must be at least 1, got 0"):
+    with pytest.raises(InputError, match="batch must be a whole number of at least 1, got 0"):
         pick("cpu", batch=0)
     assert restore_all([]) == []
 

@@ -11,8 +11,9 @@ from torch import nn
 
 import deepred
 from deepred import networks, operators
-from deepred.compute import native
-from deepred.compute.engine import Engine, Graphed, Mixed, pick
+from deepred.compute import graphs, native
+from deepred.compute.engine import Engine, Mixed, pick
+from deepred.compute.graphs import Graphed
 from deepred.compute.rollback import iterate
 from deepred.errors import InputError
 from deepred.networks import SkipNetwork
@@ -96,7 +97,7 @@ def test_recorded_memory_is_not_replaced(device):
 
     def note(solver, state):
         if solver._replays:
-            tensors = [attrgetter(name)(solver) for name in Graphed._FIXED if name != "window"]
+            tensors = [attrgetter(name)(solver) for name in graphs.FIXED if name != "window"]
             places.append([t.data_ptr() for t in tensors])
 
     settings = preset("fast").replace(**SMALL)
@@ -224,8 +225,8 @@ def test_bf16_is_for_machines_without_the_kernels(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(device="gpu"), "device must be auto, cpu, cuda, got 'gpu'"),
-        (dict(precision="fp8"), "precision must be auto, float32, tf32, bf16, got 'fp8'"),
+        (dict(device="gpu"), "device must be one of auto, cpu, cuda, got 'gpu'"),
+        (dict(precision="fp8"), "precision must be one of auto, float32, tf32, bf16, got 'fp8'"),
         (dict(device="cpu", precision="tf32"), "tf32 is of NVIDIA GPUs"),
         (dict(device="cpu", graphs=True), "graphs are of CUDA"),
     ],

@@ -184,5 +184,5 @@ def test_shares_are_of_images_of_one_shape():
 def test_shares_need_a_picture_and_a_noise():
     picture, noise = _picture_and_noise()
     for other in (torch.zeros_like(picture), -2 * picture):
-        with pytest.raises(InputError, match="are not two"):
+        with pytest.raises(InputError, match="are dependent"):
             metrics.shares(noise, picture, other, EDGES)

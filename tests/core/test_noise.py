@@ -14,7 +14,7 @@ from skimage import data
 
 from deepred import restore
 from deepred.errors import InputError
-from deepred.noise import estimate, noise_level
+from deepred.problem.noise import estimate
 
 PHOTOGRAPHS = ("astronaut", "cat", "coffee", "camera")
 COLOUR = PHOTOGRAPHS[:3]
@@ -106,19 +106,19 @@ def test_correlated_noise_without_content(side):
 def test_twelve_bits_in_a_16_bit_file():
     """White is 1/16: its pixels are clipped, and the noise is told as the file has it."""
     y = np.round(4095 * noised(photograph("coffee"), 25)) / 65535
-    assert 255 * noise_level(tensor(y)) == pytest.approx(25 / 16, rel=0.1)
+    assert 255 * estimate(tensor(y)).sigma == pytest.approx(25 / 16, rel=0.1)
 
 
 def test_small_pictures():
     y = noised(photograph("astronaut"), 25)[:SMALL, 150 : 150 + SMALL]
     # A twentieth of the blocks: the median of eight.
-    assert 255 * noise_level(tensor(y)) == pytest.approx(25, rel=0.15)
+    assert 255 * estimate(tensor(y)).sigma == pytest.approx(25, rel=0.15)
 
 
 def test_clipped_noise_is_told_as_before_clipping():
     y = noised(np.full((128, 128, 3), 30 / 255), 20)  # one pixel in 15 is clipped
     # What clipping takes is corrected for by a straight line.
-    assert 255 * noise_level(tensor(y)) == pytest.approx(20, rel=0.08)
+    assert 255 * estimate(tensor(y)).sigma == pytest.approx(20, rel=0.08)
     black = estimate(tensor(noised(np.zeros((128, 128, 3)), 20)))
     assert "clipping" in black.why
     assert 255 * black.low < 20 < 255 * black.high
@@ -136,7 +136,7 @@ def test_a_mostly_black_picture_without_noise():
     disc = (row - 128) ** 2 + (column - 128) ** 2 < 50**2
     black = np.zeros((256, 256, 3))
     black[disc] = (np.stack([row, column, row + column], 2) / 512)[disc]
-    assert 255 * noise_level(tensor(black)) < 0.5  # a ramp of .5 a pixel
+    assert 255 * estimate(tensor(black)).sigma < 0.5  # a ramp of .5 a pixel
     patch = np.zeros((512, 512, 3))
     patch[200:260, 200:260] = photograph("astronaut")[200:260, 200:260]
     # What there is to see is 3600 pixels with texture.
@@ -147,7 +147,7 @@ def test_a_mostly_black_picture_without_noise():
 @pytest.mark.parametrize("name", PHOTOGRAPHS)
 def test_a_clean_photograph_has_little(name):
     # Its own, of a camera; in textured pictures a part of their texture.
-    assert 255 * noise_level(tensor(photograph(name))) < 2.5
+    assert 255 * estimate(tensor(photograph(name))).sigma < 2.5
 
 
 @pytest.mark.parametrize(

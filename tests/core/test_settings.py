@@ -327,12 +327,12 @@ def test_as_dip_changes_the_prior_and_nothing_else():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("slow",), "unknown preset 'slow'; known are paper, authors, fast, best"),
-        (("paper", "sr", "dip", "x3"), "unknown setting 'x3'; known are x4, x8"),
-        (("paper", "colourise"), "unknown task 'colourise'; known are denoise, sr, deblur"),
+        (("slow",), "preset must be one of paper, authors, fast, best, got 'slow'"),
+        (("paper", "sr", "dip", "x3"), "setting must be one of x4, x8, got 'x3'"),
+        (("paper", "colourise"), "task must be one of denoise, sr, deblur, .*got 'colourise'"),
         (
             ("paper", "denoise", "bm3d"),
-            "unknown method 'bm3d'; known are deepred, dip, dip-tv, red",
+            "method must be one of deepred, dip, dip-tv, red, got 'bm3d'",
         ),
     ],
 )

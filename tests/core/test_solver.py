@@ -571,7 +571,7 @@ def test_the_deviation_over_runs_is_that_of_their_images(noisy, tiny):
 
 
 REFUSED = {
-    "H must return a tensor, got NoneType": dict(H=lambda x: None),
+    "H must return a tensor, a dense one, got None": dict(H=lambda x: None),
     "H must be differentiable by torch": dict(H=lambda x: x.detach()),
     "it must keep the precision": dict(H=lambda x: x.double()),
     "must return a tensor that torch can differentiate": dict(likelihood=lambda Hx, y: 1.0),

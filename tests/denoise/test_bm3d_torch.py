@@ -268,7 +268,6 @@ def test_sigma_0_returns_a_copy():
     x = some(1, 3, 9, 9)
     out = bm3d_torch(x, 0)
     assert torch.equal(out, x) and out.data_ptr() != x.data_ptr()
-    assert bm3d_torch(x[:0], 0.1).shape == (0, 3, 9, 9)
 
 
 def test_the_image_itself_and_its_gradient_stay_out_of_it():
@@ -283,9 +282,9 @@ def test_the_image_itself_and_its_gradient_stay_out_of_it():
     [
         (torch.zeros(3, 9, 9), dict(sigma=0.1), "(N, C, H, W)"),
         (torch.zeros(1, 3, 9, 9, dtype=torch.uint8), dict(sigma=0.1), "uint8"),
-        (torch.zeros(1, 3, 9, 9), dict(sigma=-0.1), "not -0.1"),
-        (torch.zeros(1, 3, 9, 9), dict(sigma=float("nan")), "not nan"),
-        (torch.zeros(1, 3, 9, 9), dict(sigma=0.1, step=9), "step of 1 to 8"),
+        (torch.zeros(1, 3, 9, 9), dict(sigma=-0.1), "got -0.1"),
+        (torch.zeros(1, 3, 9, 9), dict(sigma=float("nan")), "got nan"),
+        (torch.zeros(1, 3, 9, 9), dict(sigma=0.1, step=9), "step must be at most 8"),
     ],
 )
 def test_bad_input_is_told_in_one_line(x, arguments, message):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from PIL import Image, ImageCms
 from deepred.errors import InputError
 from deepred.io import images
 from deepred.io.images import Picture, check_output, read, to_array, to_tensor, write
+from deepred.io.kernels import read_kernel, read_mask
 
 
 def smooth() -> np.ndarray:
@@ -441,7 +444,7 @@ def test_a_good_output_path_leaves_nothing_behind(tmp_path):
     [
         ("a.png", "PIL.Image.Image.save"),
         ("a.jpg", "PIL.Image.Image.save"),
-        ("a.tif", "tifffile.imwrite"),
+        ("deep.tif", "tifffile.imwrite"),
         ("deep.png", "png.write_chunks"),
     ],
 )
@@ -468,7 +471,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch, name, encoder
 
     monkeypatch.setattr(encoder, fail)
     with pytest.raises(becomes) as caught:
-        write(path, Picture(to_tensor(pixels(3)), 16 if name == "deep.png" else 8))
+        write(path, Picture(to_tensor(pixels(3)), 16 if name.startswith("deep") else 8))
     if becomes is InputError:
         assert str(caught.value) == f"{path}: cannot be written (No space left on device)"
     assert path.read_bytes() == b"the old file"
@@ -504,3 +507,147 @@ def test_what_is_no_picture_is_not_written(tmp_path, picture, told):
     with pytest.raises(InputError, match=told):
         write(tmp_path / "a.png", picture)
     assert not list(tmp_path.iterdir())
+
+
+# Real files ---------------------------------------------------------------------------------------
+
+
+def turned(path: Path, array: np.ndarray, orientation: int) -> Path:
+    """A file with EXIF's orientation and a maker's name, 8 or 16 bits."""
+    exif = Image.Exif()
+    exif[274], exif[271] = orientation, "A camera"
+    if array.dtype == np.uint8:
+        exif.get_ifd(34665)[33434] = 0.01  # seconds of exposure
+        exif.get_ifd(34665)[40962] = WIDTH
+        options = dict(quality=95, subsampling=0) if path.suffix == ".jpg" else {}
+        Image.fromarray(array).save(path, exif=exif, **options)
+    elif path.suffix == ".tif":
+        tags = [(274, "H", 1, orientation, True), (271, "s", 0, "A camera", True)]
+        tifffile.imwrite(path, array, photometric="rgb", extratags=tags)
+    else:
+        make(path, array)
+        insert_chunk(path, b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))
+    return path
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["jpg", "png", "tif", "deep png", "deep tif"])
+def test_each_orientation_is_read_upright_and_exif_is_kept(tmp_path, kind, orientation):
+    array = smooth()
+    # by hand: what EXIF calls the visual top and left of row 0 and column 0
+    upright = {
+        1: array, 2: array[:, ::-1], 3: array[::-1, ::-1], 4: array[::-1],
+        5: array.swapaxes(0, 1), 6: np.rot90(array, -1), 7: array.swapaxes(0, 1)[::-1, ::-1],
+        8: np.rot90(array),
+    }[orientation]  # fmt: skip
+    stored_array = array.astype(np.uint16) * 257 if "deep" in kind else array
+    picture = read(turned(tmp_path / f"a.{kind[-3:]}", stored_array, orientation))
+    # JPEG at quality 95, as in test_jpeg_loses_little
+    limit = 6 if kind == "jpg" else 0
+    assert picture.image.shape[2:] == upright.shape[:2]
+    assert np.abs(to_array(picture.image).astype(int) - upright).max() <= limit
+    for suffix in (".png", ".jpg", ".tif"):
+        write(tmp_path / f"b{suffix}", picture)
+        again = read(tmp_path / f"b{suffix}")
+        assert again.image.shape == picture.image.shape
+        exif = Image.Exif()
+        exif.load(again.exif)
+        assert exif[271] == "A camera" and 274 not in exif
+        if kind in ("jpg", "png") and suffix in (".png", ".jpg"):
+            assert exif.get_ifd(34665) == {33434: 0.01}  # and not the width as it was
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("bits", [8, 10, 12, 14])
+def test_few_bits_in_a_16_bit_file_are_seen_and_kept(tmp_path, caplog, suffix, bits):
+    array = pixels(3, np.uint16) >> (16 - bits)
+    path = make(tmp_path / f"a{suffix}", array)
+    picture = read(path)
+    assert f"{2**bits - 1} ({bits} bits) is taken as white; --white 65535" in caplog.text
+    assert picture.image.max() == pytest.approx(1, abs=1e-6)
+    write(tmp_path / f"b{suffix}", picture)
+    assert np.array_equal(stored(tmp_path / f"b{suffix}"), array)
+    write(tmp_path / "c.png", Picture(picture.image))  # 8 bits, and the whole range
+    assert stored(tmp_path / "c.png").max() == 255
+    caplog.clear()
+    dark = read(path, white=65535)
+    assert not caplog.text
+    assert torch.equal(dark.image, to_tensor(array))
+    with pytest.raises(InputError, match="above the white of 100"):
+        read(path, white=100)
+
+
+def test_floats_of_another_range(tmp_path, caplog):
+    array = pixels(3, np.float32)
+    path = make(tmp_path / "a.tif", 255 * array)
+    picture = read(path, white=255)
+    assert torch.allclose(picture.image, to_tensor(array), atol=1e-7)  # two roundings to float32
+    write(tmp_path / "b.tif", picture)
+    assert np.allclose(stored(tmp_path / "b.tif"), 255 * array, atol=1e-4)
+    path = make(tmp_path / "c.tif", 1.1 * array - 0.05)
+    assert np.allclose(to_array(read(path).image, 32), (1.1 * array - 0.05).clip(0, 1), atol=1e-6)
+    assert "values from -0.05 to 1.05 are cut to [0, 1]" in caplog.text
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_what_inflates_to_more_than_its_header_says_is_refused(tmp_path, suffix):
+    """Before it is all inflated: 300 MB here."""
+    path = make(tmp_path / f"a{suffix}", pixels(3, np.uint16), **(
+        {"compression": "zlib"} if suffix == ".tif" else {}
+    ))  # fmt: skip
+    squeezer = zlib.compressobj()
+    bomb = b"".join(squeezer.compress(bytes(1 << 20)) for _ in range(300)) + squeezer.flush()
+    content = path.read_bytes()
+    if suffix == ".png":
+        path.write_bytes(content[:33] + png_chunk(b"IDAT", bomb) + png_chunk(b"IEND", b""))
+    else:
+        with tifffile.TiffFile(path) as tiff:
+            page = tiff.pages[0]
+            at, tag = page.dataoffsets[0], page.tags[279]
+            assert len(page.dataoffsets) == 1
+        content = bytearray(content[:at] + bomb)
+        content[tag.valueoffset : tag.valueoffset + 4] = struct.pack("<I", len(bomb))
+        path.write_bytes(content)
+    tracemalloc.start()
+    with pytest.raises(InputError, match="more pixels than its header says"):
+        read(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 20e6  # a piece of 1 MB at a time, the file, and what the readers hold
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg"])
+def test_several_pictures_in_one_file_are_told(tmp_path, caplog, kind):
+    first, second = Image.fromarray(smooth()), Image.fromarray(smooth()[::-1].copy())
+    options = {"format": "MPO"} if kind == "jpg" else {}
+    first.save(tmp_path / f"a.{kind}", save_all=True, append_images=[second], **options)
+    read(tmp_path / f"a.{kind}")
+    assert "has 2 pictures, the first is read" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("kernel", "told"),
+    [
+        (np.ones((4, 5)), "-0.5 rows and +0.0 columns"),
+        (np.eye(5)[:, :1] * [[0, 0, 1]], "-2.0 rows and +1.0 columns"),
+        (np.ones((3, 3)), None),
+    ],
+)
+def test_a_kernel_that_shifts_is_told(tmp_path, caplog, kernel, told):
+    np.savetxt(tmp_path / "k.txt", kernel)
+    read_kernel(tmp_path / "k.txt")
+    assert (told is None) == (caplog.text == "")
+    assert told is None or told in caplog.text
+
+
+def test_masks_that_are_jpegs_or_inverted_are_told(tmp_path, caplog):
+    mask = np.zeros((64, 64), np.uint8)
+    mask[30:34, 20:40] = 255
+    Image.fromarray(mask).save(tmp_path / "m.jpg", quality=80)
+    read_mask(tmp_path / "m.jpg")
+    assert "neither black nor white, as in a JPEG" in caplog.text
+    assert "keeps 2.0 % of the picture" in caplog.text
+    caplog.clear()
+    Image.fromarray(255 - mask).save(tmp_path / "m.png")
+    assert read_mask(tmp_path / "m.png").seen == pytest.approx(1 - 80 / 4096)
+    assert caplog.text == ""

@@ -9,6 +9,7 @@ import jupytext
 import nbformat
 import papermill
 import pytest
+import torch
 
 from deepred.batch import reproduce
 from deepred.errors import InputError
@@ -52,19 +53,48 @@ def test_the_committed_outputs_are_of_one_clean_run(name):
 def test_prose_comes_first_and_cells_are_short(name):
     cells = jupytext.read(FOLDER / f"{name}.py").cells
     assert cells[0].cell_type == "markdown" and cells[0].source.startswith("# ")
+    assert "**What you need.**" in cells[0].source
     lengths = [len(c.source.splitlines()) for c in cells if c.cell_type == "code"]
-    assert sorted(lengths)[len(lengths) // 2] <= 10  # the median cell
+    assert sorted(lengths)[len(lengths) // 2] <= 6  # the median cell
     text = "\n".join(c.source for c in cells)
-    assert "## Questions" in text and "<details>" in text and "TODO" not in text
+    assert "## Exercises" in text and "<details>" in text and "TODO" not in text
 
 
-def test_parameters_are_the_defaults_of_every_notebook():
-    for name in NAMES:
-        cells = jupytext.read(FOLDER / f"{name}.py").cells
-        (tagged,) = [c for c in cells if "parameters" in c.metadata.get("tags", [])]
-        variables = {}
-        exec(tagged.source, variables)
-        assert notebook.parameters(variables) == notebook.Parameters()
+@pytest.mark.parametrize("name", NAMES)
+def test_exercises_are_open_and_their_folded_solutions_are_right(name):
+    """As MyST and Jupyter Book read the tags; exercise and solution have the same check."""
+    paired = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+
+    def told(tag):
+        cells = [c for c in paired.cells if tag in c.metadata.get("tags", [])]
+        return cells, ["".join(o.get("text", "") for o in c.outputs) for c in cells]
+
+    (asked, open_), (solved, right) = told("exercise"), told("solution")
+    assert asked and len(asked) == len(solved)
+    assert all("Not answered yet." in text for text in open_)
+    assert all("Right." in text and "Not " not in text for text in right)
+    assert all("hide-cell" in c.metadata.tags for c in solved)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_set_up_and_assertions_are_folded(name):
+    for cell in jupytext.read(FOLDER / f"{name}.py").cells:
+        tags = set(cell.metadata.get("tags", []))
+        if "parameters" in tags or "notebook.parameters(" in cell.source:
+            assert "hide-input" in tags
+        if re.search(r"^(if|for) .*\n +assert |p\.unchanged", cell.source, re.M):
+            assert "remove-cell" in tags, cell.source
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_parameters_are_the_defaults(name):
+    cells = jupytext.read(FOLDER / f"{name}.py").cells
+    (tagged,) = [c for c in cells if "parameters" in c.metadata.get("tags", [])]
+    exec(tagged.source, variables := {})
+    (asked,) = [line for c in cells for line in c.source.splitlines() if line[:4] == "p = "]
+    exec(asked, {"notebook": notebook, "globals": lambda: variables}, found := {})
+    p = found["p"]
+    assert p.unchanged and p == notebook.Parameters(image=p.image, own=p.own)
 
 
 @pytest.mark.parametrize(
@@ -76,21 +106,33 @@ def test_parameters_are_the_defaults_of_every_notebook():
         ({"device": "gpu"}, "device must be auto, cpu or cuda"),
         ({"iterations": 0}, "iterations must be a whole number of at least 1"),
         ({"iterations": "10"}, "iterations must be a whole number"),
-        ({"seeds": 1}, "seeds must be a list of whole numbers"),
-        ({"seeds": [-1]}, "seeds must be one or more numbers of at least 0"),
-        ({"seeds": []}, "seeds must be"),
-        ({"images": "coffee"}, "images must be a list"),
-        ({"images": ["builtin/dog"]}, "unknown built-in image 'dog'"),
-        ({"images": ["nowhere/dog"]}, "unknown data set or image 'nowhere/dog'"),
-        ({"seeds": [0, 1]}, "seeds: a live part takes one"),
-        ({"images": ["builtin/coffee", "builtin/chelsea"]}, "images: a live part takes one"),
+        ({"seed": [1]}, "seed must be a whole number of at least 0, got [1]"),
+        ({"seed": -1}, "seed must be a whole number of at least 0, got -1"),
+        ({"image": ["coffee"]}, "image must be a name such as 'builtin/chelsea', got ['coffee']"),
+        ({"image": "builtin/dog"}, "unknown built-in image 'dog'"),
+        ({"image": "nowhere/dog"}, "unknown data set or image 'nowhere/dog'"),
+        ({"own": "builtin/coffee"}, "unknown parameter 'own'"),
         ({"results": 1}, "results must be the path of a folder"),
     ],
     ids=str,
 )
 def test_wrong_parameters_are_told(wrong, said):
-    with pytest.raises(InputError, match="^" + said.replace("[", r"\[")):
+    with pytest.raises(InputError, match="^" + re.escape(said)):
         notebook.parameters({"profile": "quick", **wrong})
+
+
+def test_an_answer_is_told_right_wrong_or_missing():
+    image = torch.ones(1, 3, 2, 2)
+    assert notebook.check(None, 1.0) == "Not answered yet."
+    assert notebook.check(1.00001, 1.0) == notebook.check(image, image.double()) == "Right."
+    assert notebook.check(1.5, 1.0) == "Not yet: off by up to 0.5."
+    assert notebook.check(image[0], image).startswith("Not yet: the shape is (3, 2, 2)")
+
+
+def test_a_small_live_part_has_the_same_picture_averaged_down():
+    large, small = (notebook.load("builtin/astronaut", side) for side in (128, 64))
+    assert small.shape == (1, 3, 64, 64)
+    assert torch.allclose(small[..., 5, 7], large[..., 10:12, 14:16].mean((2, 3)), atol=1e-6)
 
 
 def test_what_jupyter_itself_defines_is_no_parameter():

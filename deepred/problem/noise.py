@@ -1,4 +1,4 @@
-"""The noise of a measurement: its level where that is not known, and what clipping leaves of it."""
+"""An estimate of the noise level of a measurement."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 from scipy.fft import dctn  # scikit-image brings SciPy
 from torch import Tensor
 
-from .errors import InputError
+from ..errors import InputError
 
-SIDE, FEW = 16, 8  # of the blocks; the fewest that tell a level
+SIDE, FEW = 16, 8  # of the blocks: pixels a side, and the fewest that give a level
 NONE = "no noise found in the image: give its level with sigma"
 
 
 class NoiseLevel(NamedTuple):
-    """An estimate in image units; where it is uncertain `why` says so, and the truth is likely
-    between `low` and `high`. Else `why` is empty and both are sigma."""
+    """An estimate in image units. If it is uncertain, `why` gives the reason, and the true level is
+    likely between `low` and `high`; else `why` is empty and both are sigma."""
 
     sigma: float
     low: float
@@ -25,7 +25,7 @@ class NoiseLevel(NamedTuple):
     why: str
 
     def told(self, option: str = "sigma") -> str:
-        """For a message, of 255; `option` is what a reader gives who knows the level."""
+        """For a message, of 255; `option` is the argument by which the level can be given."""
         text = f"sigma = {255 * self.sigma:.1f} of 255"
         if not self.why:
             return text
@@ -36,21 +36,16 @@ class NoiseLevel(NamedTuple):
         return f"{text} (uncertain: {self.why}; {known})"
 
 
-def noise_level(y: Tensor) -> float:
-    """`estimate(y)`, the level alone."""
-    return estimate(y).sigma
-
-
 def estimate(y: Tensor) -> NoiseLevel:
     """The standard deviation of the noise in an image (1, C, H, W), in image units.
 
-    Of a file that was compressed or resized it is the deviation from the same file without noise,
-    of clipped noise that before clipping. From the quietest blocks of the image, an octave of
-    frequencies at a time, after Ponomarenko et al. (2007; Colom and Buades, IPOL 2013): the octave
-    is measured where the block's other frequencies are weak, for a picture's content fills many
-    octaves at one place, and noise in one knows nothing of noise in another. Noise of equal
-    strength in the two finest octaves is taken as white; where the finest is weaker (JPEG,
-    enlarging), its octaves are summed.
+    For a file that was compressed or resized this is the deviation from the same file without
+    noise; for clipped noise, that before clipping. Measured in the quietest blocks of the image,
+    separately for each octave of frequencies, after Ponomarenko et al. (2007; Colom and Buades,
+    IPOL 2013): in blocks whose other frequencies are weak, since a picture's content fills many
+    octaves at one place, while noise is independent between octaves. If the two finest octaves have
+    noise of equal strength, it is taken as white; if the finest is weaker (JPEG, enlarging), the
+    octaves are summed.
 
     Raises
     ------
@@ -66,24 +61,24 @@ def estimate(y: Tensor) -> NoiseLevel:
     if planes.min() == planes.max():
         raise InputError(NONE)
     octaves, counts, many = _quiet_octaves(planes)
-    # A coefficient's variance in each of the channels' combinations. In the lowest frequencies,
-    # where most is content, it is that of the octave above.
+    # A coefficient's variance in each combination of the channels. The lowest frequencies, mostly
+    # content, are given that of the octave above.
     level = (octaves @ counts + octaves[:, -1] * (SIDE**2 - counts.sum())) / SIDE**2
     white = octaves[:, 1] <= 1.2**2 * octaves[:, 0]
     level = np.where(white, octaves[:, 0], level)
-    others, why = [level.min()], ""  # what it may be as well
+    others, why = [level.min()], ""  # other possible levels
     if _jpeg(planes):
         others = [level.mean()]
-        # Flat blocks lost noise that stays elsewhere: all that was below half a step. Their second
-        # octave, of finer steps, tells what was there; of the colours half is gone everywhere.
+        # Quantisation removed from flat blocks all noise below half a step, but not elsewhere. The
+        # second octave, with finer steps, shows what was there; in the colours half is gone.
         level[0] = max(level[0], octaves[0, 1])
         variance, why = level.mean(), "the file was a JPEG, which lost a part of its noise"
     elif octaves[:, 0].max() > 16 * octaves[:, 0].min():
-        # Grey noise if it is white; else more likely content, or colours that were smoothed.
+        # Grey noise if it is white; else more likely content, or smoothed colours.
         variance, why = level.mean(), "the colours have much less noise than the brightness"
         if not white[0]:
             variance, others = level.min(), [level.mean()]
-    else:  # the same noise in all: the combination with the least content tells it
+    else:  # the same noise in all combinations: measured in that with the least content
         least = level.argmin()
         variance = level[least]
         if not white[least]:
@@ -94,17 +89,17 @@ def estimate(y: Tensor) -> NoiseLevel:
     if many < FEW:
         why = why or f"fewer than {FEW} blocks of {SIDE}x{SIDE} pixels are free of clipping"
     sigma = math.sqrt(variance)
-    if not sigma > 1e-6:  # of flat areas rounding is left
+    if not sigma > 1e-6:  # rounding, in flat areas
         raise InputError(NONE)
     if not why:
         return NoiseLevel(sigma, sigma, sigma, why)
-    # Margins that nine in ten of 27 photographs with noise of 20, in JPEG or resized, keep to.
+    # Margins that hold for nine in ten of 27 photographs with noise of 20, as JPEG or resized.
     low, high = (math.sqrt(pick(variance, *others)) for pick in (min, max))
     return NoiseLevel(sigma, 0.8 * low, 1.3 * high, why)
 
 
 def _blocks(planes: np.ndarray, side: int, step: int) -> np.ndarray:
-    """Of (C, H, W), the square blocks every `step` pixels: (blocks, C, side, side)."""
+    """The square blocks of (C, H, W) every `step` pixels: (blocks, C, side, side)."""
     windows = np.lib.stride_tricks.sliding_window_view(planes, (side, side), (1, 2))
     return np.moveaxis(windows[:, ::step, ::step], 0, 2).reshape(-1, len(planes), side, side)
 
@@ -112,23 +107,23 @@ def _blocks(planes: np.ndarray, side: int, step: int) -> np.ndarray:
 def _quiet_octaves(planes: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
     """The variance of a DCT coefficient in quiet blocks, (C, 3), octaves from fine to coarse.
 
-    C counts the combinations of the channels that a DCT over them makes: first brightness, then
-    differences of colour. Beside it the coefficients of each octave and the number of blocks that
-    are free of clipping.
+    C counts the combinations of the channels by a DCT over them: first brightness, then differences
+    of colour. Also returns the number of coefficients in each octave, and of blocks without
+    clipping.
     """
     step = SIDE // 2 * math.ceil(math.sqrt(planes.size / 3) / 1024)  # at most about 16,000 blocks
     blocks = _blocks(planes, SIDE, step)
-    black, white = planes.min(), planes.max()  # of 12 bits in 16 white is not 1
+    black, white = planes.min(), planes.max()  # white is not 1 for 12 bits in 16
     clipped = ((blocks == black) | (blocks == white)).mean((1, 2, 3))
     mean = (blocks.mean((1, 2, 3)) - black) / (white - black)
-    # Resizing and JPEG hide clipping; it leaves them within about 6 % of black and white.
+    # Resizing and JPEG hide clipping, but leave it within about 6 % of black and white.
     spoilt = clipped + ((mean < 0.06) | (mean > 0.94))
     few = min(len(blocks), FEW)
     kept = spoilt <= max(0.05, np.partition(spoilt, few - 1)[few - 1])
-    kept &= clipped < 0.6  # of noise on black half is clipped; what has more is black and white
+    kept &= clipped < 0.6  # half of the noise on black; more is a picture in black and white
     if not kept.any():
         raise InputError(NONE)
-    # Of normal noise clipped at one side, a share s of it, 1 - 1.6 s of the variance is left.
+    # Clipping a share s of normal noise on one side leaves 1 - 1.6 s of its variance.
     whole = 1 - 1.6 * clipped[kept].clip(0, 0.5)
     energy = dctn(blocks[kept], axes=(1, 2, 3), norm="ortho") ** 2 / whole[:, None, None, None]
     index = np.maximum.outer(np.arange(SIDE), np.arange(SIDE))
@@ -144,8 +139,8 @@ def _quiet_octaves(planes: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
 
 
 def _jpeg(planes: np.ndarray) -> bool:
-    """Whether brightness has many more zeros among its fine 8x8 DCT coefficients on JPEG's grid
-    than off it; rounding to 8 bits leaves of a zero less than .5 of 255."""
+    """Whether the fine 8x8 DCT coefficients of brightness have many more zeros on JPEG's grid than
+    off it; after rounding to 8 bits a zero is below .5 of 255."""
     weights = (0.299, 0.587, 0.114) if len(planes) == 3 else (1 / len(planes),) * len(planes)
     brightness = np.tensordot(np.float32(weights), planes, 1)[None]
     fine = np.add.outer(np.arange(8), np.arange(8)) >= 6

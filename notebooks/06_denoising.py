@@ -9,31 +9,28 @@
 # %% [markdown]
 # # Section 4.1: image denoising
 #
-# **Goals.** Walk through the paper's first experiment. See why the deep image prior has to be
-# stopped in time and what in DeepRED takes that burden away. Put our numbers beside the paper's.
+# **Goals.** Follow the paper's first experiment. See why the deep image prior has to be stopped in
+# time, and what in DeepRED makes this unnecessary. Compare our numbers with the paper's.
 #
-# **The claim.** Nine colour images with Gaussian noise of $\sigma = 25$. The paper reports, as
-# average PSNR: non-local means 29.13 dB; RED with that denoiser 29.3 dB; DIP, stopped early and
-# averaged over its last iterations and over two runs, 30.53 dB; DeepRED 31.06 dB, and says that its
-# explicit regulariser makes early stopping a matter of saving time only (Section 3.2).
+# **The claim.** Nine colour images with Gaussian noise of $\sigma = 25$. The paper reports as average
+# PSNR: non-local means 29.13 dB; RED with that denoiser 29.3 dB; DIP, stopped early and averaged
+# over its last iterations and over two runs, 30.53 dB; DeepRED 31.06 dB. It says that DeepRED's
+# explicit regulariser makes early stopping useful only "for saving computations" (Section 3.2).
 #
-# **Time.** The live part takes about a minute on two cores; all else is read from stored results.
+# **What you need.** Notebooks [02](02_deep_image_prior.ipynb) and [05](05_deepred.ipynb), or only their
+# idea; about a minute on one core for the live part. Everything else shows stored results; the paper's
+# nine images are not needed.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "hide-input"]
 profile = "quick"
-images = None
-seeds = None
+image = "builtin/astronaut"
+seed = 0
 iterations = None
 device = "auto"
 results = "../data/results"
 figures = ""
 
-# %%
-from deepred.paper import notebook
-
-p = notebook.parameters(globals())
-
-# %%
+# %% tags=["hide-input"]
 import pandas as pd
 from IPython.display import Markdown
 
@@ -41,22 +38,20 @@ import deepred
 from deepred import metrics
 from deepred.denoisers import nlm
 from deepred.operators import Identity, degrade
-from deepred.paper import experiments, plots, store, tables
-from deepred.paper.trace import Trace
+from deepred.paper import experiments, notebook, plots, store, tables
 
+p = notebook.parameters(globals())
 plots.use_style()
 
 # %% [markdown]
 # ## The measurement
 #
-# Denoising is $\mathbf{H} = \mathbf{I}$, so $y = x + v$. As in the paper's code, $y$ is clipped to
-# the range of an image, which makes the noise of dark and of bright pixels a little weaker: the
-# noisy images have 20.3 to 20.6 dB, where unclipped noise would give 20.17.
+# In denoising $\mathbf{H} = \mathbf{I}$, so that $y = x + v$. As in the paper's code, $y$ is clipped
+# to the range of an image, which makes the noise of dark and of bright pixels a little weaker: the
+# noisy images have 20.3 to 20.6 dB, while unclipped noise would give 20.17.
 
 # %%
 sigma = 25 / 255
-image = (p.images or ["builtin/astronaut"])[0]
-seed = (p.seeds or [0])[0]
 x = notebook.load(image)
 y = degrade(x, Identity(), sigma, seed)
 print(f"{image}, {x.shape[3]} x {x.shape[2]} pixels, noisy: {metrics.psnr(y, x):.1f} dB")
@@ -64,24 +59,24 @@ print(f"{image}, {x.shape[3]} x {x.shape[2]} pixels, noisy: {metrics.psnr(y, x):
 # %% [markdown]
 # ## Algorithm 1, for this task
 #
-# One iteration of DeepRED does three things. With $\mathbf{H} = \mathbf{I}$ they read:
+# One iteration of DeepRED does three updates. With $\mathbf{H} = \mathbf{I}$ they read:
 #
 # 1. **Θ-update**, Eq. (7), one step of Adam on
 #    $\tfrac12 \|\mathcal{T}_\Theta(z) - y\|^2 + \tfrac{\mu}{2}\|x - \mathcal{T}_\Theta(z) - u\|^2$:
 #    the network is drawn towards the noisy image *and* towards a cleaner one.
 # 2. **x-update**, Eq. (11), $x \leftarrow \big(\lambda f(x) + \mu(\mathcal{T}_\Theta(z) + u)\big)
 #    / (\lambda + \mu)$: a mean of the denoised image and of the network's output.
-# 3. **u-update**, $u \leftarrow u - x + \mathcal{T}_\Theta(z)$: what the two still disagree on is
-#    added up, until they agree.
+# 3. **u-update**, $u \leftarrow u - x + \mathcal{T}_\Theta(z)$: the difference of the two is accumulated
+#    until they agree.
 #
-# DIP is the same loop with $\lambda = \mu = 0$, where only the first term of the first line is
-# left. The paper's Table 1, generated from the preset `paper`:
+# DIP is the same loop with $\lambda = \mu = 0$, where only the first term of the first update is left.
+# The paper's Table 1, generated from the preset `paper`:
 
 # %%
 Markdown(tables.markdown(tables.table_1("paper")))
 
 # %% [markdown]
-# For denoising, what the authors' notebooks do where that differs from the paper's text:
+# The differences between the authors' notebooks and the paper's text, for denoising:
 
 # %%
 paper, authors = deepred.preset("paper"), deepred.preset("authors")
@@ -93,12 +88,12 @@ rows = [
 Markdown(tables.markdown(pd.DataFrame(rows, columns=["setting", "paper", "authors' code"])))
 
 # %% [markdown]
-# The line that matters most is `growth`. The paper prints $\lambda = \mu = 0.5$. Its authors' code
-# lets both grow by 0.03 whenever the network's output comes closer to $y$ than 20 dB, and raises
-# that threshold by 0.01 dB each time. At $\sigma = 25$ a distance of 20 dB is 1.02 times the noise
-# level: the rule says "once you fit the image as well as the noise allows, trust the prior more".
-# In this package the rule is general: the target is a multiple of $\sigma$, whatever it is. (`growth` is
-# relative: 0.06 of the starting 0.5 is the 0.03.)
+# The most important line is `growth`. The paper prints $\lambda = \mu = 0.5$. Its authors' code increases
+# both by 0.03 whenever the network's output is closer to $y$ than 20 dB, and raises this threshold by
+# 0.01 dB each time. At $\sigma = 25$ a distance of 20 dB is 1.02 times the noise level. So the rule says:
+# once the image is fitted as well as the noise allows, give the prior more weight. In this package the
+# rule is general: the target is a multiple of $\sigma$. (`growth` is relative: 0.06 of the initial 0.5 is
+# the 0.03.)
 #
 # ## A miniature, live
 #
@@ -107,39 +102,34 @@ Markdown(tables.markdown(pd.DataFrame(rows, columns=["setting", "paper", "author
 
 # %%
 settings = deepred.preset("fast", denoiser="nlm").replace(iterations=p.live(800))
-track = metrics.tracker(x)
-restored = {
-    method: deepred.restore(
-        y, method=method, settings=settings, sigma=sigma, seed=seed, callback=track, device=p.device
-    )
-    for method in ("dip", "deepred")
-}
+common = dict(settings=settings, sigma=sigma, seed=seed, device=p.device)
+restored = {method: deepred.restore(y, method=method, **common) for method in ("dip", "deepred")}
 
 # %% tags=["nbval-ignore-output"]
 panels = {"noisy": y, "NLM": nlm(y, sigma)}
 panels |= {tables.NAMES[method]: result.image for method, result in restored.items()}
-titles = {f"{name}\n{metrics.psnr(image, x):.2f} dB": image for name, image in panels.items()}
+titles = {f"{name}\n{metrics.psnr(z, x):.2f} dB": z for name, z in panels.items()}
 figure = plots.compare({"truth": x, **titles}, inset=(50, 34, 56))
 plots.save(figure, p.figures, "denoising_live")
 
-# %%
-if p.profile != "smoke" and p.images is None and p.seeds is None and p.iterations is None:
+# %% tags=["remove-cell"]
+if p.unchanged:
     psnr = {method: metrics.psnr(r.image, x) for method, r in restored.items()}
     assert metrics.psnr(y, x) + 7 < psnr["dip"] < psnr["deepred"]
     assert metrics.psnr(nlm(y, sigma), x) < psnr["deepred"]
 
 # %% [markdown]
-# **What we see.** Both methods beat the denoiser that DeepRED itself uses, which smears the hair and the
-# skin. DIP has begun to fit the noise, which shows as blotches on the skin and the wall; DeepRED's skin
-# is calmer, and its hair as sharp.
+# **What we see.** Both methods are better than the denoiser that DeepRED itself uses, which blurs the hair
+# and the skin. DIP has begun to fit the noise, visible as blotches on the skin and the wall. DeepRED's
+# skin is smoother, and its hair as sharp.
 #
-# ## What happens if nobody stops
+# ## What happens without early stopping
 #
-# The house of the paper's nine images, a network of 32 channels, 1800 iterations, one run each;
-# stored results. The paper says that all its tests have a Gaussian input $z$ with standard deviation 0.1, and
-# that its DIP results come from DIP's released code, whose input is uniform on $(0, 0.1)$; both are
-# shown. DeepRED is shown by the text (Gaussian, constant weights) and by its authors' code (uniform,
-# growing weights). A dot marks each curve's best moment.
+# The image house of the paper's nine, a network of 32 channels, 1800 iterations, one run each, from
+# stored results. The paper says that all its tests have a Gaussian input $z$ with standard deviation 0.1,
+# and that its DIP results come from DIP's released code, whose input is uniform on $(0, 0.1)$. Both are
+# shown. DeepRED is shown as in the text (Gaussian input, constant weights) and as in its authors' code
+# (uniform input, growing weights). A dot marks the best moment of each curve.
 
 # %%
 runs = store.read_runs(p.stored("paper"))
@@ -156,7 +146,6 @@ curves = {
     name: store.read_curves(p.stored("paper"), house.loc[which, "key"])
     for which, name in there.items()
 }
-print("; ".join(curves) or "not run yet: deepred run --profile paper --only overfitting")
 
 # %%
 if curves:
@@ -192,11 +181,44 @@ Markdown(tables.markdown(pd.DataFrame(ends)))
 # the residual falls more slowly (panel b), and the curve of (a) still rises.
 # What growing weights are worth when DIP does turn shows in the small runs further below.
 #
+# In pictures, by the text (Gaussian input, constant weights): each method at its best iteration and at
+# the end. (Profile `paper` computes them anew.)
+
+
+# %%
+def moments(method):
+    """House restored by preset paper: at the best iteration of the stored curve and at the end."""
+    plan = experiments.plan("paper", ["overfitting"])
+    run = next(r for r in plan if (r.method, r.preset) == (method, "paper"))
+    truth, when = run.truth(), (int(house.loc[(method, "paper"), "best_iteration"]), run.iterations)
+    found = {"truth": truth} if method == "dip" else {}
+
+    def keep(state):
+        if state.k in when:
+            name = f"{tables.NAMES[method]}, k = {state.k}"
+            found[f"{name}\n{metrics.psnr(state.estimate, truth):.2f} dB"] = state.estimate
+
+    y = run.measurement(truth)
+    deepred.restore(y, method=method, settings=run.settings, sigma=sigma, callback=keep)
+    return found
+
+
+# %% tags=["nbval-ignore-output"]
+again = p.profile == "paper" and not experiments.missing(
+    experiments.plan("paper", ["overfitting"])[0]
+)
+pictures = moments("dip") | moments("deepred") if again else {}
+notebook.show(p, "house_moments", [pictures], [(90, 70, 80)])
+
+# %% [markdown]
+# At their best both images are clean. At the end the noise is back in DIP's sky and wall; in DeepRED's it
+# is weaker.
+#
 # ## The nine images
 #
-# Mean PSNR over the nine images, ours from stored results of the profile `paper` beside the
-# paper's, then image by image. Preset `fast` is made for two cores: a network of 16 channels instead of
-# 128, one run, BM3D for $f$.
+# Mean PSNR over the nine images, ours (stored results of profile `paper`) beside the paper's, then image
+# by image. Preset `fast` is made for two cores: a network of 16 channels instead of 128, one run, BM3D
+# for $f$.
 
 # %%
 nine, section = runs[runs["experiment"] == "denoising"], experiments.TABLES["denoising"]
@@ -206,10 +228,10 @@ Markdown(tables.markdown(tables.section_41(nine)))
 Markdown(tables.shown(section, "sigma 25", nine))
 
 # %% [markdown]
-# The difference in NLM is a matter of versions: up to 0.18, scikit-image's fast mode counted the
-# centre pixel of each neighbourhood twice, which leaves a little more noise
-# ([PR 5923](https://github.com/scikit-image/scikit-image/pull/5923)); the paper's number is of
-# that time; with its way of counting NLM reaches 29.12 dB here (`deepred verify`).
+# The difference in NLM comes from the version of scikit-image. Up to 0.18 its fast mode counted the centre
+# pixel of each neighbourhood twice, which leaves a little more noise
+# ([PR 5923](https://github.com/scikit-image/scikit-image/pull/5923)). The paper's number is from that
+# time. If the centre is counted twice, NLM reaches 29.12 dB here (`deepred verify`).
 #
 # **RED alone.** The paper says that NLM gains 0.2 dB when it is plugged into RED, and does not print
 # the settings. Ours: start from $f(y)$ with NLM at the level of the noise, then two fixed-point steps
@@ -263,7 +285,7 @@ if by_image:
     figure = plots.pairs_of_curves(by_image, "PSNR of the network's mean [dB]")
     plots.save(figure, p.figures, "denoising_quick")
 
-# %%
+# %% tags=["remove-cell"]
 if len(quick) and p.profile != "smoke":
     mean = quick.groupby("method")["psnr"].mean()
     assert mean["noisy"] < mean["nlm"] < mean["red"] < mean["deepred"]
@@ -303,25 +325,23 @@ print(", ".join(solved["cpu"].unique()), "with", solved["threads"].max(), "threa
 Markdown(tables.markdown(pd.DataFrame(rows)))
 
 # %% [markdown]
-# Figure 1 of the paper is a drawing of that schedule. Here it is drawn from the clock, sixty
-# iterations of a small network: each call of the denoiser starts with the iteration that asks for it
-# and runs in a thread of its own, while the Θ-updates go on; its result enters ten iterations later.
+# Notebook [05](05_deepred.ipynb) draws this schedule from measured times.
+#
+# ## Exercises
+#
+# **In code.** The authors' rule compares the PSNR of $\mathcal{T}_\Theta(z)$ against $y$ with 20 dB. To
+# which residual, as a multiple of $\sigma = 25/255$, does this correspond? Replace `None`:
 
-# %% tags=["nbval-ignore-output"]
-trace = Trace()
-short = settings.replace(iterations=60)
-deepred.restore(
-    y, settings=short, denoiser=trace.denoiser(nlm), sigma=sigma, callback=trace, device=p.device
-)
-figure = plots.schedule(trace.steps[10:50], trace.calls[1:])
-plots.save(figure, p.figures, "figure1")
+# %% tags=["exercise"]
+multiple = None
+print(notebook.check(multiple, 1.02, atol=0.001))
+
+# %% tags=["solution", "hide-cell"]
+multiple = 10 ** (-20 / 20) / sigma
+print(notebook.check(multiple, 1.02, atol=0.001))
 
 # %% [markdown]
-# As in the released code, $f(x)$ is one interval late (lag 1). NLM on a crop as small as this takes
-# about an iteration's time; with BM3D, or with a GPU beside a CPU, the lower bars would fill the row,
-# and the schedule would earn its keep.
-#
-# ## Questions
+# **To try and to think about.**
 #
 # 1. In panel (b) of the overfitting figure, DIP's residual falls below the dotted line. What has
 #    the network learnt by then, and why can the residual alone not tell when to stop?
@@ -332,11 +352,11 @@ plots.save(figure, p.figures, "figure1")
 #
 # <details><summary>Answers</summary>
 #
-# 1. Parts of the noise: the true image has a residual of σ, so anything below has noise in it. But
-#    an image with a residual of σ need not be the true one: half-learnt edges and half-learnt noise
-#    can add up to the same number.
-# 2. A lower target lets the prior act later: sharper and noisier. A higher one: smoother, and fine
-#    texture is lost for good, while noise that is left can still be removed by hand.
+# 1. Parts of the noise: the true image has a residual of σ, so that any image with a smaller one
+#    contains noise. But an image with a residual of σ need not be the true one: half-learnt edges and
+#    half-learnt noise can add up to the same number.
+# 2. With a lower target the prior acts later: the result is sharper and noisier. With a higher one it is
+#    smoother, and fine texture is lost for good, while remaining noise can still be removed afterwards.
 # 3. All of them estimate the mean of $y$, which is too bright near black (by 0.4 σ at zero). With σ
 #    known, the mean is a known, increasing function of the true value and can be inverted.
 # </details>

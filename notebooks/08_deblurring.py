@@ -10,50 +10,45 @@
 # # Section 4.3: deblurring
 #
 # **Goals.** Undo a known blur. Understand why the plain data term needs tens of thousands of
-# iterations, and what a reweighting of frequencies does about it. Put our numbers beside Table 5.
+# iterations, and how a reweighting of frequencies changes that. Compare our numbers with Table 5.
 #
 # **The claim.** Four images, two kernels (uniform, 9 × 9; Gaussian, 25 × 25 of width 1.6), Gaussian
 # noise of $\sigma = \sqrt 2$. The paper reports averages of 31.22 and 32.30 dB for DeepRED, 30.51
-# and 31.62 for DIP; RED with a trained denoiser (TNRD) and NCSR are near.
+# and 31.62 for DIP. RED with a trained denoiser (TNRD) and NCSR are close.
 #
-# **Time.** The live part takes about a minute on two cores; all else is read from stored results.
+# **What you need.** Notebook [05](05_deepred.ipynb), or only its idea; the Fourier transform of a
+# convolution; about a minute on one core for the live part. Everything else shows stored results; the
+# paper's images are not needed.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "hide-input"]
 profile = "quick"
-images = None
-seeds = None
+image = "builtin/astronaut"
+seed = 0
 iterations = None
 device = "auto"
 results = "../data/results"
 figures = ""
 
-# %%
-from deepred.paper import notebook
-
-p = notebook.parameters(globals())
-
-# %%
-import matplotlib.pyplot as plt
+# %% tags=["hide-input"]
 import torch
 from IPython.display import Markdown
+from matplotlib import pyplot as plt
 
 import deepred
 from deepred import metrics
 from deepred.operators import Blur, degrade
-from deepred.paper import experiments, plots, store, tables
+from deepred.paper import experiments, notebook, plots, store, tables
 
+p = notebook.parameters(globals())
 plots.use_style()
 
 # %% [markdown]
 # ## The measurement
 #
-# A circular convolution of each channel, so that the image is taken to continue at the opposite
-# border, plus a little noise. The noise is small, but the blur weakens fine detail so much that even
-# this noise hides it.
+# A circular convolution of each channel, as if the image continued at the opposite border, plus a little
+# noise. The blur attenuates fine detail so much that even this small noise hides it.
 
 # %%
-image = (p.images or ["builtin/astronaut"])[0]
-seed = (p.seeds or [0])[0]
 x = notebook.load(image)
 H = Blur.uniform()
 sigma = 2**0.5 / 255
@@ -63,9 +58,9 @@ print(f"{image}, blurred: {metrics.psnr_y(y, x):.2f} dB")
 # %% [markdown]
 # ## What the blur does to frequencies
 #
-# In the Fourier domain the blur multiplies each frequency by a number $K$. Where the blurred image's
-# spectrum falls below that of the noise, nothing is left to restore from but the priors. The uniform kernel has zeros; the Gaussian
-# one dies away. Here along one axis:
+# In the Fourier domain the blur multiplies each frequency by a number $K$. Where the spectrum of the
+# blurred image falls below that of the noise, only the priors can restore anything. The uniform kernel
+# has zeros, the Gaussian one decays. Along one axis:
 
 # %%
 figure, axis = plt.subplots(figsize=(7, 2.8))
@@ -83,16 +78,19 @@ plots.save(figure, p.figures, "blur_spectrum")
 # ## Why the plain data term is slow
 #
 # The gradient of $\tfrac12\|\mathbf{H}\mathcal{T} - y\|^2$ with respect to the image is
-# $\mathbf{H}^T(\mathbf{H}\mathcal{T} - y)$: each frequency's error enters with $|K|^2$. What the blur
-# left at a tenth drives the network a hundred times less than what it left alone. The paper spends
-# 15,000 and 20,000 iterations on that, its authors' code 30,000.
+# $\mathbf{H}^T(\mathbf{H}\mathcal{T} - y)$: the error at each frequency enters with $|K|^2$. A frequency
+# attenuated to a tenth drives the network a hundred times less than one that the blur has not changed.
+# For this reason the paper takes 15,000 and 20,000 iterations, its authors' code 30,000.
 #
-# Our presets `fast` and `best` weigh the residual first, $\tfrac12\|\mathbf{W}(\mathbf{H}\mathcal{T}
-# - y)\|^2$ with $W = (|K|^2 + \varepsilon)^{-1/2}$, scaled to mean 1: the back-projection fidelity of
-# Tirer and Giryes, used for DIP by Zukerman and others. All that the blur has left well above
-# $\sqrt\varepsilon$ counts alike. **This is not the paper's algorithm**: the presets `paper` and
-# `authors` do not have it. The price is that the noise is amplified as well, so that DIP has to be
-# stopped early here, too.
+# Our presets `fast` and `best` weight the residual,
+#
+# $$\tfrac12\|\mathbf{W}(\mathbf{H}\mathcal{T} - y)\|^2
+#   \quad\text{with}\quad W = (|K|^2 + \varepsilon)^{-1/2},$$
+#
+# scaled to mean 1. This is the back-projection fidelity of Tirer and Giryes, used for DIP by Zukerman,
+# Tirer and Giryes. All frequencies with $|K|$ well above $\sqrt\varepsilon$ count alike. **This is not the
+# paper's algorithm**: the presets `paper` and `authors` do not have it. The price is that the noise is
+# amplified as well, so that DIP has to be stopped early here, too.
 #
 # ## A miniature, live
 #
@@ -100,29 +98,24 @@ plots.save(figure, p.figures, "blur_spectrum")
 
 # %%
 settings = deepred.preset("fast", "deblur").replace(iterations=p.live(800))
-track = metrics.tracker(x, metric=metrics.psnr_y)
-restored = {
-    method: deepred.restore(
-        y, H, method=method, settings=settings, seed=seed, callback=track, device=p.device
-    )
-    for method in ("dip", "deepred")
-}
+common = dict(settings=settings, seed=seed, device=p.device)
+restored = {method: deepred.restore(y, H, method=method, **common) for method in ("dip", "deepred")}
 
 # %% tags=["nbval-ignore-output"]
 panels = {"blurred": y}
 panels |= {tables.NAMES[method]: result.image for method, result in restored.items()}
-titles = {f"{name}\n{metrics.psnr_y(image, x):.2f} dB": image for name, image in panels.items()}
+titles = {f"{name}\n{metrics.psnr_y(z, x):.2f} dB": z for name, z in panels.items()}
 figure = plots.compare({"truth": x, **titles}, inset=(50, 34, 56))
 plots.save(figure, p.figures, "deblurring_live")
 
-# %%
-if p.profile != "smoke" and p.iterations is None:
+# %% tags=["remove-cell"]
+if p.unchanged:
     psnr = {method: metrics.psnr_y(result.image, x) for method, result in restored.items()}
     assert metrics.psnr_y(y, x) + 4 < psnr["dip"] < psnr["deepred"]
 
 # %% [markdown]
-# **What we see.** Both bring the edges back. DIP has begun to fit the amplified noise, which shows as
-# a grain in the flat regions; the denoiser in DeepRED takes it away as it comes.
+# **What we see.** Both restore the edges. DIP has begun to fit the amplified noise, visible as a grain in
+# flat regions. In DeepRED the denoiser removes it as it appears.
 #
 # ## Table 5
 #
@@ -192,7 +185,7 @@ if by_image:
     figure = plots.pairs_of_curves(by_image, "PSNR-Y of the result [dB]")
     plots.save(figure, p.figures, "deblurring_quick")
 
-# %%
+# %% tags=["remove-cell"]
 if len(quick) and p.profile != "smoke":
     for _, group in quick.groupby("setting"):
         mean = tables.by_method(group, ["blurred", "dip", "deepred"])
@@ -217,11 +210,26 @@ if len(quick) and p.profile != "smoke":
 # (`beyond.operators.Framed`), and returns the part that was seen. The kernel must be known: with a wrong
 # one, edges ring.
 #
-# ## Questions
+# ## Exercises
 #
-# 1. The uniform kernel of 9 × 9 has zeros at the multiples of 1/9 cycles per pixel but 0, along either
-#    axis. What can any method
-#    know of the image there?
+# **In code.** How much does $\mathbf{W}$ amplify a frequency with $|K| = 0.1$, relative to one with
+# $|K| = 1$, for $\varepsilon = 0.01$? Replace `None`:
+
+# %% tags=["exercise"]
+K, eps = torch.tensor([0.1, 1.0]), 0.01
+amplified = None
+print(notebook.check(amplified, 7.1063))
+
+# %% tags=["solution", "hide-cell"]
+W = (K**2 + eps) ** -0.5
+amplified = W[0] / W[1]
+print(notebook.check(amplified, 7.1063))
+
+# %% [markdown]
+# **To try and to think about.**
+#
+# 1. The uniform kernel of 9 × 9 has zeros at the multiples of 1/9 cycles per pixel (except 0) along
+#    either axis. What can any method know of the image at these frequencies?
 # 2. With $\mathbf{W}$ and $\varepsilon \to 0$, what becomes of the noise in the data term, and what
 #    does that do to a network that is not stopped? Try `precondition=0.001` and `0.1`.
 # 3. For the plain data term, estimate by how much the error at $|K| = 0.1$ shrinks while the error at
@@ -231,10 +239,10 @@ if len(quick) and p.profile != "smoke":
 #
 # 1. Nothing from $y$. What appears there comes from the priors: edges and textures that are likely
 #    given the rest.
-# 2. It is amplified without bound at the zeros of $K$; the network fits it as soon as it can. A small
-#    ε is faster and overfits earlier, a large one is slower and safer.
-# 3. Errors shrink like $(1 - c|K|^2)^k$: when the one has shrunk by ten, the other has shrunk by
-#    $10^{0.01}$, that is by 2 percent.
+# 2. It is amplified without bound at the zeros of $K$, and the network fits it as soon as it can. A small
+#    ε is faster and overfits earlier; a large one is slower and safer.
+# 3. Errors shrink like $(1 - c|K|^2)^k$. When one has shrunk by a factor of 10, the other has shrunk by
+#    a factor of $10^{0.01}$, that is by 2 per cent.
 # </details>
 #
 # ## Further reading

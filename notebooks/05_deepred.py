@@ -10,44 +10,43 @@
 # # Section 3: DeepRED, from Eq. (1) to Algorithm 1
 #
 # **Goals.** Follow the derivation of the algorithm, each equation beside the line of code that computes
-# it. Write the whole of it by hand, in a dozen lines, and see that it is what the package does. Know
-# which of its parameters matter.
+# it. Write all of it by hand, in a dozen lines, and see that the package does the same. Know which of
+# its parameters matter.
 #
-# **The claim.** The prior of an untrained network and the prior of a denoiser can be had at once,
-# without differentiating the denoiser, by ADMM; and a "tendency for a consistent descent and a
-# convergence are obtained empirically" (Section 3.2). Table 1 has the parameters; how sensitive the
-# result is to them the paper does not say.
+# **The claim.** ADMM combines the prior of an untrained network with the prior of a denoiser, and the
+# denoiser never has to be differentiated. A "tendency for a consistent descent and a convergence are
+# obtained empirically" (Section 3.2). Table 1 lists the parameters; the paper does not say how
+# sensitive the result is to them.
 #
-# **Time.** The live parts take about half a minute; the maps at the end are of stored results.
+# **What you need.** Notebooks [02](02_deep_image_prior.ipynb) and [03](03_red.ipynb); Lagrange
+# multipliers; about a minute on one core. The pictures come with scikit-image; the maps at the end show
+# stored results.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "hide-input"]
 profile = "quick"
-images = None
-seeds = None
+image = "builtin/chelsea"
+seed = 0
 iterations = None
 device = "auto"
 results = "../data/results"
 figures = ""
 
-# %%
-from deepred.paper import notebook
-
-p = notebook.parameters(globals())
-
-# %%
+# %% tags=["hide-input"]
 import logging
 from functools import partial
 
-import matplotlib.pyplot as plt
 import torch
+from matplotlib import pyplot as plt
 
 import deepred
 from deepred import metrics, networks, red
 from deepred.denoisers import nlm
 from deepred.errors import DivergedError
 from deepred.operators import Blur, Identity, degrade
-from deepred.paper import comparisons, plots, store
+from deepred.paper import comparisons, notebook, plots, store
+from deepred.paper.trace import Trace
 
+p = notebook.parameters(globals(), "builtin/chelsea")
 plots.use_style()
 
 # %% [markdown]
@@ -57,37 +56,37 @@ plots.use_style()
 #
 # $$\min_x \; \tfrac12 \lVert \mathbf{H}x - y\rVert_2^2 + \lambda\rho(x). \tag{1}$$
 #
-# DIP drops $\rho$ and demands that the image be a network's output
+# DIP drops $\rho$ and requires the image to be a network's output
 # (notebook [02](02_deep_image_prior.ipynb)),
 #
 # $$\min_\Theta \; \lVert \mathbf{H}\mathcal{T}_\Theta(z) - y\rVert_2^2. \tag{2}$$
 #
-# RED keeps $\rho$ and makes it of a denoiser (notebook [03](03_red.ipynb)),
+# RED keeps $\rho$ and builds it from a denoiser (notebook [03](03_red.ipynb)),
 #
 # $$\rho(x) = \tfrac12\, x^T \big(x - f(x)\big). \tag{3}$$
 #
-# Do both, and keep the two apart by a constraint:
+# DeepRED does both, and couples the two by a constraint:
 #
 # $$\min_{x,\Theta}\; \tfrac12 \lVert \mathbf{H}\mathcal{T}_\Theta(z) - y\rVert_2^2 + \tfrac\lambda2\,
 #   x^T\big(x - f(x)\big) \quad\text{s.t.}\quad x = \mathcal{T}_\Theta(z). \tag{4}$$
 #
 # Why introduce $x$ at all, if it must equal the network's output? So that the two terms can be treated
-# apart: the network needs gradients, the denoiser can only be called. (What happens without $x$ is in
-# notebook [03](03_red.ipynb), too.)
+# separately: the network needs gradients, while the denoiser can only be called. (Notebook
+# [04](04_denoisers.ipynb) shows what happens without $x$.)
 #
 # ## Multipliers
 #
-# The augmented Lagrangian adds a multiplier for the constraint, one number a pixel, and a penalty. The
-# multiplier is written $\mu u$, so that $u$ is in the unit of the image:
+# The augmented Lagrangian adds a multiplier for the constraint, one number per pixel, and a penalty. The
+# multiplier is written as $\mu u$, so that $u$ has the unit of the image:
 #
 # $$\min_{x,\Theta}\; \tfrac12 \lVert \mathbf{H}\mathcal{T}_\Theta(z) - y\rVert_2^2 + \tfrac\lambda2 x^T(x - f(x))
-#   + \tfrac\mu2 \lVert x - \mathcal{T}_\Theta(z)\rVert_2^2 - \mu u^T (x - \mathcal{T}_\Theta(z)). \tag{5}$$
+#   {} + \tfrac\mu2 \lVert x - \mathcal{T}_\Theta(z)\rVert_2^2 - \mu u^T (x - \mathcal{T}_\Theta(z)). \tag{5}$$
 #
 # Now $\tfrac\mu2\lVert a\rVert^2 - \mu u^T a = \tfrac\mu2\lVert a - u\rVert^2 - \tfrac\mu2\lVert u\rVert^2$, and the last term
 # contains neither $x$ nor $\Theta$. With $a = x - \mathcal{T}_\Theta(z)$ the problem is
 #
 # $$\min_{x,\Theta}\; \tfrac12 \lVert \mathbf{H}\mathcal{T}_\Theta(z) - y\rVert_2^2 + \tfrac\lambda2 x^T(x - f(x))
-#   + \tfrac\mu2 \lVert x - \mathcal{T}_\Theta(z) - u\rVert_2^2. \tag{6}$$
+#   {} + \tfrac\mu2 \lVert x - \mathcal{T}_\Theta(z) - u\rVert_2^2. \tag{6}$$
 #
 # The identity, checked on numbers (with $\mu = 1$):
 
@@ -97,14 +96,12 @@ left = 0.5 * a @ a - u @ a
 assert torch.isclose(left, 0.5 * (a - u) @ (a - u) - 0.5 * u @ u)
 
 # %% [markdown]
-# ADMM takes turns: minimise over $\Theta$ with $x$ and $u$ fixed, over $x$ with $\Theta$ and $u$ fixed, then change
-# $u$ by the amount by which the constraint is violated.
+# ADMM alternates: minimise over $\Theta$ with $x$ and $u$ fixed, then over $x$ with $\Theta$ and $u$
+# fixed, then change $u$ by the amount by which the constraint is violated.
 #
 # ## A small problem to work on
 
 # %%
-image = (p.images or ["builtin/chelsea"])[0]
-seed = (p.seeds or [0])[0]
 x_true = notebook.load(image, 64)
 sigma, H = 25 / 255, Identity()
 y = degrade(x_true, H, sigma, seed)
@@ -127,9 +124,9 @@ print("z:", tuple(z.shape), "T(z):", tuple(T(z).shape))
 # $$\Theta_{k+1} = \arg\min_\Theta\; \tfrac12 \lVert \mathbf{H}\mathcal{T}_\Theta(z) - y\rVert_2^2 +
 #   \tfrac\mu2\lVert x_k - \mathcal{T}_\Theta(z) - u_k\rVert_2^2 \tag{7}$$
 #
-# is DIP's fit with a second target: the output is to stay near $x_k - u_k$, which the denoiser has seen.
-# It is not solved: the authors' code takes one step of Adam on it in each iteration, and so do we (the paper says
-# "steepest descent"; notebook [09](09_paper_and_code.ipynb) tries it).
+# is DIP's fit with a second target: the output is to stay near $x_k - u_k$, which the denoiser has
+# influenced. It is not solved exactly. The authors' code takes one step of Adam in each iteration, and
+# so do we. (The paper says "steepest descent"; notebook [11](11_paper_and_code.ipynb) tries it.)
 
 # %%
 adam = torch.optim.Adam(T.parameters(), settings.learning_rate, fused=True)
@@ -150,12 +147,12 @@ def theta_update(x, u):
 #
 # $$x_{k+1} = \arg\min_x\; \tfrac\lambda2 x^T (x - f(x)) + \tfrac\mu2 \lVert x - \mathcal{T}_\Theta(z) - u\rVert_2^2 \tag{8}$$
 #
-# is RED's problem of denoising $v = \mathcal{T}_\Theta(z) + u$. With $\nabla\rho = x - f(x)$ its derivative is zero
+# is RED's denoising of $v = \mathcal{T}_\Theta(z) + u$. With $\nabla\rho = x - f(x)$ its derivative is zero
 # where
 #
 # $$\lambda (x - f(x)) + \mu (x - \mathcal{T}_\Theta(z) - u) = 0, \tag{9}$$
 #
-# Taking $f$ at the $x$ before,
+# Taking $f$ at the previous $x$,
 #
 # $$\lambda (x_{j+1} - f(x_j)) + \mu (x_{j+1} - \mathcal{T}_\Theta(z) - u) = 0, \tag{10}$$
 #
@@ -163,7 +160,7 @@ def theta_update(x, u):
 #
 # $$x_{j+1} = \frac{1}{\lambda + \mu}\big(\lambda f(x_j) + \mu(\mathcal{T}_\Theta(z) + u)\big). \tag{11}$$
 #
-# In code: `red.fixed_point(fx, Tz + u, lam, mu)`. The other way is steepest descent on Eq. (8),
+# In code: `red.fixed_point(fx, Tz + u, lam, mu)`. The alternative is steepest descent on Eq. (8),
 #
 # $$x_{j+1} = x_j - c\,[\lambda (x_j - f(x_j)) + \mu (x_j - \mathcal{T}_\Theta(z) - u)], \tag{12}$$
 #
@@ -178,10 +175,10 @@ assert torch.allclose(same, red.fixed_point(fx, v, lam, mu), atol=1e-6)
 # ## How large may c be?
 #
 # "$c$ should be chosen so as to guarantee a descent", says the paper. If $f$ were linear with eigenvalues
-# $w$ between 0 and 1, each step would multiply the error by $1 - c(\lambda(1 - w) + \mu)$, which stays between
-# $-1$ and 1 as long as $c < 2/(\lambda + \mu)$. Two denoisers on our picture: a Gaussian filter, which is such
-# an $f$, and NLM, which is not linear. Forty steps of Eq. (12) with a fixed $v = y$, and the distance to
-# where Eq. (11) ends:
+# $w$ between 0 and 1, each step would multiply the error by $1 - c(\lambda(1 - w) + \mu)$, which stays
+# between $-1$ and 1 as long as $c < 2/(\lambda + \mu)$. We try two denoisers: a Gaussian filter, which
+# is such an $f$, and NLM, which is not linear. The figure shows forty steps of Eq. (12) with a fixed
+# $v = y$, as the distance to the fixed point of Eq. (11):
 
 # %%
 filters = {"Gaussian filter": Blur.gaussian(9, 1.5), "NLM": partial(nlm, sigma=sigma)}
@@ -213,8 +210,8 @@ axes[1].set_ylabel("")
 axes[1].legend(title="c", loc="upper left", bbox_to_anchor=(1, 1))
 plots.save(figure, p.figures, "deepred_steps")
 
-# %%
-if p.images is None:
+# %% tags=["remove-cell"]
+if p.unchanged:
     assert max(ends["Gaussian filter"][c] for c in (0.25, 1, 1.5, 1.9)) < 0.02
     assert ends["Gaussian filter"][2.1] > 0.5
     assert max(ends["NLM"][c] for c in (0.25, 1, 1.5)) < 0.02
@@ -222,19 +219,20 @@ if p.images is None:
 
 # %% [markdown]
 # **What we see.** For the filter the bound is sharp: a little below it the error still shrinks, a little
-# above it explodes. For NLM $c = 1.5/(\lambda+\mu)$ is the fastest of these, and already at 1.9 it does not converge:
-# its Jacobian has other eigenvalues than the theory allows (notebook [03](03_red.ipynb)). But it does not explode
-# either: what has grown large, NLM takes for structure and leaves alone; then only the $\mu$ term pulls it back, and
-# the bound becomes $2/\mu$, here $4/(\lambda + \mu)$. The fixed point is the safe choice, and a fast one.
+# above it the error grows exponentially. For NLM $c = 1.5/(\lambda+\mu)$ is the fastest of these, and
+# 1.9 does not converge: NLM's Jacobian has other eigenvalues than the theory allows (notebook
+# [04](04_denoisers.ipynb)). But the error does not grow without limit, either. NLM takes a large error for
+# structure and leaves it unchanged. Then only the $\mu$ term reduces it, and the bound becomes $2/\mu$,
+# here $4/(\lambda + \mu)$. The fixed point is safe, and fast.
 #
 # ## The u-update, and all of it
 #
-# The multiplier climbs: the gradient of Eq. (5) in $u$ is $-\mu(x - \mathcal{T}_\Theta(z))$, and an ascent step of
-# $1/\mu$ along it is
+# The multiplier is updated by gradient ascent. The gradient of Eq. (5) with respect to $u$ is
+# $-\mu(x - \mathcal{T}_\Theta(z))$, and a step of $1/\mu$ along it is
 #
 # $$u_{k+1} = u_k - x_{k+1} + \mathcal{T}_{\Theta_{k+1}}(z).$$
 #
-# Algorithm 1 with $J = 1$, $f$ called every ten iterations, is then:
+# Algorithm 1 with $J = 1$, where $f$ is called every ten iterations, is then:
 
 # %%
 count = p.live(60)
@@ -249,23 +247,23 @@ with engine.session():
         u = u - x + Tz
 
 # %% [markdown]
-# The package's solver (`deepred.solver.ADMM`) does the same, and also survives a lost fit or an interruption, and runs
-# on several devices. That it is the same algorithm can be seen to the last bit, where both leave the network to torch (by
-# default the package computes it with kernels of its own, which round in another order):
+# The package's solver (`deepred.solver.ADMM`) does the same. It also recovers from a collapsed fit or an
+# interruption, and runs on CPU and GPU. The two agree to the last bit if both compute the network with
+# torch. (By default the package has its own kernels, which round in another order.)
 
 # %%
 once = settings.replace(iterations=count)
 result = deepred.restore(y, settings=once, seed=seed, engine=engine)
 print("largest difference:", (result.image - x).abs().max().item())
 
-# %%
+# %% tags=["remove-cell"]
 assert torch.equal(result.image, x)
 
 # %% [markdown]
 # ## The four images at work
 #
-# What the loop holds, as pictures: 128 × 128 pixels of a cat, $\sigma = 25$, preset `fast` with NLM for $f$.
-# $u$ and $f(x) - x$ are small, so they are enlarged five times around grey.
+# The variables of the loop as pictures: 128 × 128 pixels of a cat, $\sigma = 25$, preset `fast` with NLM
+# for $f$. $u$ and $f(x) - x$ are small and are shown five times enlarged, around grey.
 
 # %%
 when = [k for k in (20, 100, 300, 600) if k <= p.live(600)] or [p.live(600)]
@@ -278,10 +276,12 @@ def keep(state):
         seen[state.k] = state
 
 
+# %%
 cat = notebook.load("builtin/chelsea")
 watched = deepred.preset("fast", denoiser="nlm").replace(iterations=p.live(600))
 noisy = degrade(cat, H, sigma, seed)
-_ = deepred.restore(noisy, settings=watched, sigma=sigma, seed=seed, callback=keep, device=p.device)
+common = dict(settings=watched, sigma=sigma, seed=seed, device=p.device)
+_ = deepred.restore(noisy, callback=keep, **common)
 
 # %% tags=["nbval-ignore-output"]
 panels = {f"T(z), k = {k}": state.output for k, state in seen.items()}
@@ -291,22 +291,41 @@ panels |= {f"0.5 + 5 (f(x) − x), k = {k}": 0.5 + 5 * (s.fx - s.x) for k, s in 
 plots.save(plots.compare(panels, columns=len(seen), width=9.0), p.figures, "deepred_images")
 
 # %% [markdown]
-# **What we see.** The network draws large shapes first, then the rims of the eyes, then the fur. $x$ is the
-# same picture without the grain of a single output: a mean of it and of what the denoiser makes of an
-# earlier $x$. $u$ remembers where the two still disagree, at $k = 100$ in the outline of the eye and the
-# colour of the skin beside it, and pulls the network there; it fades as they agree. $f(x) - x$ is what the
-# denoiser would still change. It opposes $u$: where Eq. (9) holds, $\lambda (f(x) - x)$ and $\mu u$ cancel once
-# $x = \mathcal{T}_\Theta(z)$.
+# **What we see.** The network draws large shapes first, then the rim of the eye, then the fur. $x$ is
+# the same picture without the grain of a single output: it is a mean of that output and of the denoised
+# previous $x$. $u$ accumulates where the two disagree, at $k = 100$ along the outline of the eye and in the
+# colour of the skin beside it, and draws the network there. It fades as the two come to agree.
+# $f(x) - x$ is what the denoiser would still change. It is opposed to $u$: where Eq. (9) holds and
+# $x = \mathcal{T}_\Theta(z)$, $\lambda (f(x) - x)$ and $\mu u$ cancel.
+#
+# ## The schedule: Figure 1
+#
+# Figure 1 of the paper is a drawing of the schedule: the denoiser runs beside the Θ-updates. Here it is
+# drawn from measured times. Each call of the denoiser starts with the iteration that asks for it and runs
+# in its own thread; its result is used ten iterations later.
+
+# %% tags=["nbval-ignore-output"]
+trace = Trace()
+timed = dict(common, settings=watched.replace(iterations=60), callback=trace)
+_ = deepred.restore(noisy, denoiser=trace.denoiser(nlm), **timed)
+figure = plots.schedule(trace.steps[10:50], trace.calls[1:])
+plots.save(figure, p.figures, "figure1")
+
+# %% [markdown]
+# As in the released code, $f(x)$ is one interval late (lag 1). NLM on a crop of this size takes about
+# as long as one iteration. With BM3D, or with a GPU for the network, the lower bars would fill the row, and
+# the schedule would save the most.
 #
 # ## How large may c be in Algorithm 1?
 #
-# Smaller than for Eq. (8) alone, since $u$ answers every step. With $\mathcal{T}$ and $f(x)$ fixed the errors of $x$ and
-# $u$ follow a linear recursion of two numbers a pixel. Its matrix has the trace $2 - c(\lambda + 2\mu)$ and the determinant
-# $1 - c(\lambda + \mu)$, and both eigenvalues are inside the unit circle as long as
+# Smaller than for Eq. (8) alone, since $u$ reacts to every step. With $\mathcal{T}$ and $f(x)$ fixed, the
+# errors of $x$ and $u$ follow a linear recursion with two numbers per pixel. Its matrix has the trace
+# $2 - c(\lambda + 2\mu)$ and the determinant $1 - c(\lambda + \mu)$. Both eigenvalues are inside the unit
+# circle as long as
 #
 # $$c < \frac{4}{2\lambda + 3\mu},$$
 #
-# which is $1.6$ for $\lambda = \mu = .5$, where $2/(\lambda + \mu)$ would be 2.
+# which is $1.6$ for $\lambda = \mu = 0.5$, where $2/(\lambda + \mu)$ would be 2.
 
 
 # %%
@@ -319,15 +338,15 @@ def radius(c):
 for c in (0.25, 1, 1.5, 1.59, 1.61, 1.75):
     print(f"c = {c:<5g} largest eigenvalue {radius(c):.3f}")
 
-# %%
+# %% tags=["remove-cell"]
 assert radius(1.59) < 1 < radius(1.61)
 
 # %% [markdown]
-# And the solver itself? It checks its fit every 25 iterations, returns to the last good state when the fit is lost, and
-# gives up after three returns:
+# And the solver itself? It checks the fit every 25 iterations, returns to the last good state if the fit
+# has collapsed, and gives up after three returns:
 
 # %% tags=["nbval-ignore-output"]
-logging.getLogger("deepred").setLevel(logging.ERROR)  # it tells of each return
+logging.getLogger("deepred").setLevel(logging.ERROR)  # it would report each return
 steepest = settings.replace(x_update="steepest-descent", iterations=100)
 outcomes = {}
 for c in (1.5, 1.75):
@@ -338,16 +357,16 @@ for c in (1.5, 1.75):
         outcomes[c] = str(error).partition(":")[0]
     print(f"c = {c}: {outcomes[c]}")
 
-# %%
+# %% tags=["remove-cell"]
 assert outcomes[1.5] == "done" != outcomes[1.75]
 
 # %% [markdown]
 # ## Which parameters matter
 #
-# Nothing of this says what $\lambda$ and $\mu$ should be. The maps are of denoising at $\sigma = 25$ with preset
-# `paper`, narrowed to 16 channels, one run of 1000 iterations with one seed, mean of two crops of 64 × 64 pixels: the
-# PSNR at the end, and at each run's best iteration, which one could not know. (`deepred run --profile paper --only
-# sensitivity` makes them again.)
+# The derivation does not say what $\lambda$ and $\mu$ should be. The maps show denoising at $\sigma = 25$
+# with preset `paper` reduced to 16 channels, one run of 1000 iterations with one seed, mean of two crops of
+# 64 × 64 pixels: the PSNR at the end, and at each run's best iteration, which is unknown in practice.
+# (`deepred run --profile paper --only sensitivity` recomputes them.)
 
 # %%
 stored = store.read_runs(p.stored("paper"))
@@ -363,7 +382,19 @@ if end.notna().all(axis=None):
     assert end.loc[1.5, 0.5] > end.loc[0.05, 0.5] + 1  # a heavier prior overfits less
 
 # %% [markdown]
-# And one parameter at a time, $\lambda = \mu = 0.5$:
+# The same numbers as lines over $\lambda$, for one $\mu$ at a time (the slider needs a running kernel):
+
+# %% tags=["nbval-ignore-output"]
+by_figure = {}
+for value in end.columns:
+    by_figure[f"{value:g}"], axis = plt.subplots(figsize=(6, 3))
+    both = {name: (table.index, table[value]) for name, table in maps.items()}
+    plots.curves(axis, both, "PSNR [dB]", xlabel="λ")
+    axis.set(xscale="log", ylim=(22.5, 29.5), title=f"μ = {value:g}")
+notebook.slider(by_figure, "0.5", "μ")
+
+# %% [markdown]
+# And one parameter at a time, with $\lambda = \mu = 0.5$:
 
 # %%
 titles = {
@@ -382,36 +413,55 @@ figure = plots.parameter_lines(lines, usual, study[study["method"] == "dip"]["dB
 plots.save(figure, p.figures, "deepred_parameters")
 
 # %% [markdown]
-# **What we see.** At the last iteration heavier priors are better, by more than three decibels over the map, since they keep the
-# network from the noise; at the best iteration, which nobody knows, all values of $\mu$ and a thirtyfold range of $\lambda$ (0.05
-# to 1.5) lie within one decibel. Table 1's values for denoising are light ones, on pictures this small: they move the overfitting
-# later and do not end it (notebook [05](05_denoising.ipynb) has the weights that grow). At $\lambda = 5$ the picture may not be
-# finished after 1000 iterations.
+# **What we see.** At the last iteration heavier priors are better, by more than three decibels over the
+# map, since they keep the network from learning the noise. At the best iteration all values of $\mu$ and a
+# thirtyfold range of $\lambda$ (0.05 to 1.5) lie within one decibel. On pictures this small, Table 1's
+# values for denoising are light: they delay the overfitting and do not end it. (Notebook
+# [06](06_denoising.ipynb) has weights that grow.) At $\lambda = 5$ some pictures are not finished after
+# 1000 iterations.
 #
-# Of the rest one thing matters far more than all others: **the noise on $z$**. Three times Table 1's value brings 2.9 dB at the
-# last iteration (1.3 dB at the best), without any other change. It is what notebook [09](09_paper_and_code.ipynb) finds behind
-# the authors' uniform input. A small step $c$ of Eq. (12) acts like a heavier prior, as $x$ moves slowly: 0.25 brings 1.6 dB at the
-# last iteration. A stronger denoiser ($\sigma_f$ of 10) brings 1.1. How often the denoiser is called, how many times ($J$) and
-# how late change 0.6 dB at most, which two pictures and one seed cannot tell from chance: the paper's choices to save time cost
-# nothing that one could see here.
+# Of the other parameters one matters far more than the rest, **the noise on $z$**. Three times Table 1's
+# value brings 2.9 dB at the last iteration (1.3 dB at the best), without any other change. Notebook
+# [11](11_paper_and_code.ipynb) finds the same mechanism behind the authors' uniform input. Two others act
+# like a heavier prior in these runs, which overfit. A small step $c$ of Eq. (12) slows $x$ down: 0.25
+# brings 1.6 dB at the last iteration. A larger $\sigma_f$, 10 instead of 3, brings 1.1 dB (0.5 at the
+# best). With weights that grow, which already hold the noise back, the larger $\sigma_f$ helps only a
+# good denoiser (notebook [10](10_open_questions.ipynb)). How often the denoiser is called, how many times
+# ($J$) and how late change 0.6 dB at most, which two pictures and one seed cannot distinguish from chance.
+# So the paper's choices to save time cost nothing that could be measured here.
 #
-# ## Questions
+# ## Exercises
+#
+# **In code.** Write the x-update, Eq. (11), yourself, from `fx`, the network's output `Tz`, `u`, `lam` and
+# `mu`. Replace `None`:
+
+# %% tags=["exercise"]
+new_x = None
+print(notebook.check(new_x, red.fixed_point(fx, Tz + u, lam, mu)))
+
+# %% tags=["solution", "hide-cell"]
+new_x = (lam * fx + mu * (Tz + u)) / (lam + mu)
+print(notebook.check(new_x, red.fixed_point(fx, Tz + u, lam, mu)))
+
+# %% [markdown]
+# **To think about.**
 #
 # 1. For $\mu \to 0$ with $\lambda = 0$, what do the three updates become? And for $\lambda \to \infty$ with $\mu$ fixed?
 # 2. At a fixed point of Algorithm 1, $x = \mathcal{T}_\Theta(z)$. Which equation does $u$ satisfy there, and what is
 #    the gradient of Eq. (7) with respect to the network's output?
-# 3. Replace Adam's one step by ten steps an iteration (`theta_steps=10`) with a tenth of the iterations. Same
-#    number of gradient steps: same picture?
+# 3. Take ten steps of Adam in each iteration (`theta_steps=10`) and a tenth of the iterations. The number
+#    of gradient steps is the same. Is the picture?
 #
 # <details><summary>Answers</summary>
 #
-# 1. $x = v$, $u_{k+1} = u_k - (\mathcal{T} + u_k) + \mathcal{T} = 0$, and Eq. (7) is DIP's Eq. (2): the package's DIP is this
-#    loop with $\lambda = \mu = 0$. For large $\lambda$, $x = f(x)$: the image is the denoiser's alone, and the network follows.
+# 1. $x = v$, $u_{k+1} = u_k - (\mathcal{T} + u_k) + \mathcal{T} = 0$, and Eq. (7) is DIP's Eq. (2): the
+#    package's DIP is this loop with $\lambda = \mu = 0$. For large $\lambda$, $x = f(x)$: the denoiser alone
+#    determines the image, and the network follows.
 # 2. Eq. (9) gives $\lambda(x - f(x)) = \mu u$, so that $u$ is what the denoiser would remove, times $\lambda/\mu$. The
 #    gradient of Eq. (7) is $\mathbf{H}^T(\mathbf{H}\mathcal{T} - y) + \mu (\mathcal{T} - x + u) = \mathbf{H}^T(\mathbf{H}x - y) + \lambda (x - f(x))$:
 #    RED's equation, with the network's image for $x$.
-# 3. Not the same: between two x-updates the network follows $y$ ten times as long. It costs the same, since nearly all
-#    the time goes into the network.
+# 3. No: between two x-updates the network follows $y$ for ten times as many steps. The cost is the same,
+#    since the network takes nearly all of the time.
 # </details>
 #
 # ## Further reading

@@ -10,30 +10,26 @@
 # # Section 4.2: single image super-resolution
 #
 # **Goals.** Restore an image from one that has a sixteenth of its pixels. See what changes in
-# Algorithm 1 when $\mathbf{H}$ is no longer the identity. Put our numbers beside Tables 2, 3 and 4,
-# and look at the algorithm's behaviour as Figure 3 does.
+# Algorithm 1 when $\mathbf{H}$ is no longer the identity. Compare our numbers with Tables 2, 3 and 4,
+# and follow the algorithm's behaviour as in Figure 3.
 #
-# **The claim.** Two data sets, Set5 and Set14, made 4 and 8 times smaller. The paper reports that
-# DeepRED is above DIP in nearly every image and above RED alone on average (Set5 ×4: 30.72 dB
-# against 29.95 and 30.23), and close to networks trained for the task.
+# **The claim.** Two data sets, Set5 and Set14, reduced 4 and 8 times. The paper reports that DeepRED is
+# better than DIP on nearly every image and better than RED alone on average (Set5 ×4: 30.72 dB against
+# 29.95 and 30.23), and close to networks trained for the task.
 #
-# **Time.** The live part takes about a minute on two cores; all else is read from stored results.
+# **What you need.** Notebook [05](05_deepred.ipynb), or only its idea; about a minute on one core for the
+# live part. Everything else shows stored results; the paper's images are not needed.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "hide-input"]
 profile = "quick"
-images = None
-seeds = None
+image = "builtin/coffee"
+seed = 0
 iterations = None
 device = "auto"
 results = "../data/results"
 figures = ""
 
-# %%
-from deepred.paper import notebook
-
-p = notebook.parameters(globals())
-
-# %%
+# %% tags=["hide-input"]
 import pandas as pd
 from IPython.display import Markdown
 
@@ -41,28 +37,28 @@ import deepred
 from deepred import metrics
 from deepred.io import resize
 from deepred.operators import Downsample
-from deepred.paper import experiments, plots, store, tables
+from deepred.paper import experiments, notebook, plots, store, tables
 
+p = notebook.parameters(globals(), "builtin/coffee")
 plots.use_style()
 
 # %% [markdown]
 # ## The measurement
 #
 # The low-resolution image is made as DIP's authors made theirs: Pillow's Lanczos filter, rounded to
-# 8 bits. There is no other noise. The solver, however, assumes the operator of DIP's code, a Lanczos
-# window of its own with the border replicated: $\mathbf{H}$ is a little wrong, in the paper and here.
-# How wrong, in grey levels of 255:
+# 8 bits. There is no other noise. The solver, however, assumes the operator of DIP's code, another
+# Lanczos window with the border replicated. So $\mathbf{H}$ is slightly wrong, in the paper and here. The
+# error in grey levels of 255:
 
 # %%
-image = (p.images or ["builtin/coffee"])[0]
 x = resize.centre_crop(notebook.load(image), 4)
 y = resize.shrink(x, 4)
 H = Downsample(4)
 print(f"{tuple(x.shape)} -> {tuple(y.shape)}, |Hx - y|: {255 * (H(x) - y).abs().mean():.2f}")
 
 # %% [markdown]
-# What to beat is bicubic interpolation. From here on PSNR is that of the luminance, as the paper has
-# it: the eye minds errors of brightness more than of colour.
+# The baseline is bicubic interpolation. From here on PSNR is that of the luminance, as in the paper: the
+# eye is more sensitive to errors of brightness than of colour.
 
 # %%
 bicubic = resize.bicubic(y, 4)
@@ -74,16 +70,16 @@ print(f"bicubic: {metrics.psnr_y(bicubic, x):.2f} dB")
 # Only the Θ-update sees $\mathbf{H}$, Eq. (7): a step of Adam on
 #
 # $$\tfrac12 \|\mathbf{H}\mathcal{T}_\Theta(z) - y\|^2
-#   + \tfrac{\mu}{2}\|x - \mathcal{T}_\Theta(z) - u\|^2 .$$
+#   {} + \tfrac{\mu}{2}\|x - \mathcal{T}_\Theta(z) - u\|^2 .$$
 #
-# The denoiser never does: the x-update, Eq. (11), is the same weighted mean as for denoising. That
-# is what makes the scheme handy. $x$ starts at zero, as $y$ has another size.
+# The denoiser does not: the x-update, Eq. (11), is the same weighted mean as for denoising. This makes the
+# scheme flexible. $x$ starts at zero, as $y$ has another size.
 #
-# Two things deserve care. First, the noise that a denoiser is to remove is not in $y$: it is the
-# network's own wavering, and the patterns that $\mathbf{H}$ does not see. Second, the authors' code
-# takes *means* of squares where Eq. (7) has sums, and the two means run over different numbers of
-# pixels, 16 times more in the second term. In sums, its $\mu = 0.06$ is $0.06/16$. The setting
-# `data_term` says which.
+# Two points deserve care. First, the noise that the denoiser is to remove is not in $y$. It consists of
+# the fluctuations of the network's output, and of patterns that $\mathbf{H}$ maps to zero. Second, the
+# authors' code takes *means* of squares where Eq. (7) has sums, and the two means are over different
+# numbers of pixels, 16 times more in the second term. In terms of sums, its $\mu = 0.06$ is $0.06/16$.
+# The setting `data_term` selects one or the other.
 #
 # ## A miniature, live
 #
@@ -92,7 +88,6 @@ print(f"bicubic: {metrics.psnr_y(bicubic, x):.2f} dB")
 
 # %%
 settings = deepred.preset("fast", "sr").replace(iterations=p.live(600))
-seed = (p.seeds or [0])[0]
 restored = {
     method: deepred.restore(y, H, method=method, settings=settings, seed=seed, device=p.device)
     for method in ("dip", "deepred")
@@ -101,18 +96,18 @@ restored = {
 # %% tags=["nbval-ignore-output"]
 panels = {"bicubic": bicubic}
 panels |= {tables.NAMES[method]: result.image for method, result in restored.items()}
-titles = {f"{name}\n{metrics.psnr_y(image, x):.2f} dB": image for name, image in panels.items()}
+titles = {f"{name}\n{metrics.psnr_y(z, x):.2f} dB": z for name, z in panels.items()}
 figure = plots.compare({"truth": x, **titles}, inset=(64, 8, 56))
 plots.save(figure, p.figures, "super_resolution_live")
 
-# %%
-if p.profile != "smoke" and p.iterations is None:
+# %% tags=["remove-cell"]
+if p.unchanged:
     psnr = {method: metrics.psnr_y(result.image, x) for method, result in restored.items()}
     assert min(psnr.values()) > metrics.psnr_y(bicubic, x) + 0.7
 
 # %% [markdown]
 # **What we see.** Bicubic interpolation is blurred and shows the grid of large pixels along slanted
-# edges. The network draws edges as edges. Where DIP adds a texture of its own, DeepRED is calmer.
+# edges. The network draws sharp edges. Where DIP adds a texture of its own, DeepRED is smoother.
 #
 # ## Tables 2 and 3
 #
@@ -255,7 +250,7 @@ if by_image:
     figure = plots.pairs_of_curves(by_image, "PSNR-Y of the result [dB]")
     plots.save(figure, p.figures, "super_resolution_quick")
 
-# %%
+# %% tags=["remove-cell"]
 if len(quick) and p.profile != "smoke":
     mean = tables.by_method(quick, ["bicubic", "dip", "deepred"])
     assert mean["bicubic"] < mean["dip"] < mean["deepred"]
@@ -275,7 +270,22 @@ if len(quick) and p.profile != "smoke":
 # with a scale of 2, 3, 4 or 8. A photograph that was sharpened or compressed has patterns that no
 # small image of a scene would have; the network takes them for detail.
 #
-# ## Questions
+# ## Exercises
+#
+# **In code.** The authors' code has means for sums in Eq. (7). Compute the weight $\mu$ of an equal Eq. (7)
+# with sums, for the $x$ and $y$ above and the setting `mu` of preset `authors`. Replace `None`:
+
+# %% tags=["exercise"]
+mu = deepred.preset("authors", "sr").mu
+mu_of_sums = None
+print(notebook.check(mu_of_sums, 0.00375))
+
+# %% tags=["solution", "hide-cell"]
+mu_of_sums = mu * y.numel() / x.numel()
+print(notebook.check(mu_of_sums, 0.00375))
+
+# %% [markdown]
+# **To think about.**
 #
 # 1. `Downsample(4)` maps 16 values to one. How many images have the same $y$? What, in DIP and in
 #    DeepRED, chooses between them?
@@ -286,8 +296,8 @@ if len(quick) and p.profile != "smoke":
 # <details><summary>Answers</summary>
 #
 # 1. An affine space of fifteen sixteenths of the dimensions. DIP takes the one that its network
-#    reaches first from random weights; in DeepRED the denoiser has a say, which penalises what
-#    it would remove.
+#    reaches first from random weights. In DeepRED the denoiser contributes: it penalises what it
+#    would remove.
 # 2. There is no noise in $y$ to be learnt (only rounding, and the error of the operator). It would
 #    matter for a noisy small image, or once the network fits the error of the operator.
 # 3. Indirectly all, as $x_0$ enters $u$ and through it $\Theta$; directly only the first 20, until $f(x)$
