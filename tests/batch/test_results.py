@@ -387,20 +387,11 @@ def test_a_killed_worker_costs_its_run_alone(tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.rglob("*.lock")) and not list(tmp_path.rglob("*.part"))
 
 
-@pytest.mark.parametrize("what", ["--pack", "--store"])
-def test_outputs_are_checked_before_the_work(tmp_path, capsys, what):
-    (tmp_path / "a.zip").mkdir()
+def test_a_store_that_cannot_be_written_to_is_refused_before_the_work(tmp_path):
     (tmp_path / "file").touch()
-    (tmp_path / "store" / "records").mkdir(parents=True)
-    wrong = {"--pack": "no/a.zip", "--store": "file/store"}[what]
-    options = {"--store": str(tmp_path / "store"), what: str(tmp_path / wrong)}
-    command = ["run", "--profile", "smoke", "--only", "denoising", "--match", "noisy"]
-    assert main([*command, *(word for pair in options.items() for word in pair)]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
-    assert not Store(tmp_path / "store").records()
-    if what == "--pack":
-        assert main([*command, "--store", options["--store"], "--pack", f"{tmp_path}/a.zip"]) == 2
-        assert "a.zip: cannot be written (Is a directory)" in capsys.readouterr().err
+    runs = experiments.plan("smoke", ["denoising"])[:1]
+    with pytest.raises(WriteError, match="file/store/records: cannot be made"):
+        runner.compute(runs, Store(tmp_path / "file" / "store"), device="cpu")
 
 
 @pytest.mark.slow
