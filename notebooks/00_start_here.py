@@ -185,7 +185,7 @@ plots.save(figure, p.figures, "start_here_curves")
 # | [04](04_denoisers.ipynb) | Section 2.3: what RED assumes of a denoiser, measured | 1 min |
 # | [05](05_deepred.ipynb) | Section 3: from Eq. (1) to Algorithm 1, line by line | 40 s |
 # | [06](06_denoising.ipynb), [07](07_super_resolution.ipynb), [08](08_deblurring.ipynb) | Section 4: the experiments, beside the paper's numbers | 40 s each |
-# | [09](09_speed.ipynb) | Section 5: what an iteration costs, and the same image for less work | 20 s |
+# | [09](09_speed.ipynb) | Section 5: what an iteration costs, and the same image for less work | 5 s |
 # | [10](10_open_questions.ipynb) | Section 5: other denoisers, what DIP regularises, MAP estimates | 20 s |
 # | [11](11_paper_and_code.ipynb) | the paper against its authors' code | 35 s |
 # | [12](12_your_own_problem.ipynb) | holes, projections, photons, your own photograph | 1 min |

@@ -207,17 +207,19 @@ plots.save(figure, p.figures, "red_conditions")
 # **What we see.** The Gaussian filter, which is linear and symmetric, meets all conditions up to
 # rounding. None of the others does.
 #
-# - *Homogeneity* is violated by a few per cent, since all of these denoisers compare with a $\sigma$ that
-#   does not grow with the image. Of the nonlinear ones only the median is exactly homogeneous.
+# - *Homogeneity* is violated by 4 to 7 per cent, by NLM and the wavelets by 15 to 20, since all of these
+#   denoisers compare with a $\sigma$ that does not grow with the image. Of the nonlinear ones only the
+#   median is exactly homogeneous.
 # - *Symmetry* fails most for the median and for NLM, where each pixel chooses its neighbours or
 #   normalises its weights independently, and clearly for BM3D. TV comes closest: solved exactly, it
 #   is the minimiser of $\tfrac12\lVert v - x\rVert^2$ plus a convex function of $v$, and the map from
 #   $x$ to this minimiser has a symmetric Jacobian.
-# - *Passivity* fails for NLM. For most others the radius is 1 or close to it. But the norm
-#   shows that the median, with a radius of 1, more than doubles some changes. TV enlarges none.
+# - *Passivity* fails for NLM and the wavelets, and by a little for the bilateral filter and the learned
+#   denoiser. The norm shows that the median, with a radius of 1, more than doubles some changes. TV
+#   enlarges none.
 # - *Differentiability* is the subject of the next figure.
-# - *The gradient*: for every real denoiser the error of $x - f(x)$ is a considerable part of the true
-#   gradient or exceeds it. Even a small asymmetry is enough: $x$ is large compared with $x - f(x)$, so
+# - *The gradient*: for every real denoiser the error of $x - f(x)$ is more than a third of the true
+#   gradient, or exceeds it. Even a small asymmetry is enough: $x$ is large compared with $x - f(x)$, so
 #   that a few per cent of $J^T x$ are as large as everything that is removed.
 #
 # ## Can it be differentiated?
@@ -387,7 +389,7 @@ if p.unchanged:
 # ADMM also saves calls of $f$: it makes one in ten iterations, which may run beside the network's steps,
 # where the other ways need one in each. Even four small layers may cost more than the network's own
 # step, and about twice that with their derivative; BM3D takes longer than many steps of the network. All
-# three ways are close at their best. ADMM falls later and ends higher, probably because its penalty
+# three ways are within 0.2 dB at their best. ADMM falls later and ends 0.7 to 0.9 dB higher, probably because its penalty
 # $\tfrac\mu2 \lVert x - \mathcal{T}_\Theta(z) - u\rVert^2$ holds the network back from the noise as well.
 #
 # ## Exercises

@@ -36,8 +36,7 @@ import pandas as pd
 from IPython.display import Markdown, display
 
 import deepred
-from deepred import metrics, networks
-from deepred.operators import Identity, degrade
+from deepred import networks
 from deepred.paper import bench, comparisons, less_work, notebook, plots, store, tables
 
 p = notebook.parameters(globals(), "builtin/chelsea")
@@ -125,33 +124,13 @@ for row in precisions.dropna(subset="mean").itertuples():
 # runs diverge after a few dozen steps. On average the difference is less than 0.1 dB. If a run in bfloat16
 # produces infinities or NaN, it returns to its last good state and continues in float32.
 #
-# ## Means over narrow networks, live
+# ## Means over narrow networks
 #
 # The mean of several restorations with different $z$ and $\Theta$ is better than each, since their errors
-# are partly independent. A network of 16 channels needs a fiftieth of the operations of one with 128,
-# and on this CPU between a sixth and a nineteenth of its time, so that several are affordable.
-
-# %%
-x = notebook.load(image, 64)
-sigma = 25 / 255
-y = degrade(x, Identity(), sigma, seed)
-settings = deepred.preset("fast", small=True).replace(runs=4, iterations=p.live(350))
-restored = deepred.restore(y, settings=settings, sigma=sigma, seed=seed, device=p.device)
-
-# %% tags=["nbval-ignore-output"]
-single = restored.images[0]
-psnr = partial(metrics.psnr, truth=x)
-panels = {"truth": x, f"noisy\n{psnr(y):.2f} dB": y, f"one run\n{psnr(single):.2f} dB": single}
-panels[f"mean of four\n{psnr(restored.image):.2f} dB"] = restored.image
-plots.save(plots.compare(panels, width=9), p.figures, "beyond_mean")
-
-# %% tags=["remove-cell"]
-alone = [metrics.psnr(one, x) for one in restored.images]
-gain = metrics.psnr(restored.image, x) - sum(alone) / len(alone)
-if p.unchanged:
-    assert gain > 0.15  # dB
-
-# %% [markdown]
+# are partly independent (notebook [02](02_deep_image_prior.ipynb) has a picture of it). A network of 16
+# channels needs a fiftieth of the operations of one with 128, and on this CPU between a sixth and a
+# nineteenth of its time, so that several are affordable. The next table has the mean of two and of four.
+#
 # ## The same image for less work
 #
 # DeepRED by preset `paper` and by cheaper settings, on four crops of 64 × 64 pixels, so that a CPU can

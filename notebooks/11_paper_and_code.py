@@ -86,29 +86,35 @@ for task in ("denoise", "sr", "deblur"):
 #
 # The text says "steepest descent" for the Θ-update, and both text and code have a learning rate of 0.01 or
 # 0.008 for denoising. Such a rate suits Adam, which divides each step by the size of the gradient. What does
-# gradient descent itself do with Eq. (7), a sum over all pixels?
+# gradient descent itself do with Eq. (7), a sum over all pixels? Means over three runs:
 
 # %%
 x, sigma = notebook.load(image, 64), 25 / 255
-y = degrade(x, Identity(), sigma, seed)
 settings = deepred.preset("paper").replace(channels=16, runs=1)
 settings = settings.replace(iterations=p.live(400), smoothing=0.97)
 
 # %%
 rates = [("adam", 1e-2), *(("gradient-descent", rate) for rate in (1e-2, 1e-3, 3e-4, 1e-4))]
+
+
+def end(chosen, s):
+    """PSNR at the end of a run with seed s."""
+    y = degrade(x, Identity(), sigma, s)
+    return metrics.psnr(deepred.restore(y, settings=chosen, seed=s, device=p.device).image, x)
+
+
 ends = {}
 for optimizer, rate in rates:
     chosen = settings.replace(optimizer=optimizer, learning_rate=rate)
-    result = deepred.restore(y, settings=chosen, seed=seed, device=p.device)
-    ends[optimizer, rate] = metrics.psnr(result.image, x)
+    ends[optimizer, rate] = sum(end(chosen, s) for s in range(seed, seed + 3)) / 3
 
 # %% tags=["nbval-ignore-output"]
 rows = [(*name, f"{psnr:.2f}") for name, psnr in ends.items()]
-Markdown(tables.markdown(pd.DataFrame(rows, columns=["Θ-update", "rate", "PSNR [dB]"])))
+Markdown(tables.markdown(pd.DataFrame(rows, columns=["Θ-update", "rate", "mean PSNR [dB]"])))
 
 # %% tags=["remove-cell"]
 if p.unchanged:
-    assert ends["gradient-descent", 1e-2] < metrics.psnr(y, x) - 5
+    assert ends["gradient-descent", 1e-2] < 20  # y has more
     assert 24 < ends["gradient-descent", 3e-4] < 29 and 25 < ends["adam", 1e-2] < 29
 
 # %% [markdown]

@@ -64,7 +64,6 @@ CAPTIONS = {
     "deblurring_quick": "Deblurring in small: DIP and DeepRED over the iterations.",
     "super_resolution_woman": "Super-resolution ×4 of woman by preset fast.",
     "beyond_work": "Quality over the work spent, by variants of the settings.",
-    "beyond_mean": "What the mean over several runs gives.",
     "deviations": "What each departure of the authors' code from the paper's text changes.",
     "deepred_weights": "Section 3.2. Quality over λ and μ.",
     "deepred_parameters": "Section 3.2. Quality over each other parameter.",
