@@ -40,6 +40,8 @@ def out(tmp_path_factory):
         "section41": pd.DataFrame({"method": ["DIP", "DeepRED"], "ours": ["30.53", None]}),
         "denoising-smoke": pd.DataFrame({"method": ["DIP"], "difference": [""]}),
     }
+    command = "`deepred run --profile paper --only denoising`"
+    tables["section41"].attrs["left_out"] = f"Not run yet: DeepRED. {command} computes it."
     report.write(folder, "smoke", [*runs, sr], store, tables, [FAILURE])
     return folder
 
@@ -55,6 +57,7 @@ def test_it_says_what_is_there_and_what_is_not(out):
     assert "4 of the 5 asked for" in text
     assert "astronaut x4 deepred (fast)" in text  # the one that is not
     assert text.count("<td>–</td>") == 2  # in the table, and a run without a preset
+    assert "<code>deepred run --profile paper --only denoising</code> computes it." in text
     assert "missing" not in text
     assert "&lt;b&gt;bold&lt;/b&gt;" in text and "<b>bold" not in text
     assert text.count("<summary>show</summary>") == 4
