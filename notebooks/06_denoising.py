@@ -211,8 +211,10 @@ pictures = moments("dip") | moments("deepred") if again else {}
 notebook.show(p, "house_moments", [pictures], [(90, 70, 80)])
 
 # %% [markdown]
-# At their best both images are clean. At the end the noise is back in DIP's sky and wall; in DeepRED's it
-# is weaker.
+# At their best both images are clean, but the bricks are lost. At the end some bricks are back, and the noise
+# is back with them: in DIP's sky and wall everywhere, in DeepRED's much less. (The pictures have been
+# computed anew. The stored curves are of an earlier computation; the ends of single runs differ by 0.2 to
+# 0.3 dB between the two.)
 #
 # ## The nine images
 #
