@@ -194,7 +194,7 @@ DIP_RELEASED = {"denoise": dict(input_noise=1 / 30)}
 # DIP-TV (Liu et al. 2018) is DIP with this weight of TV(T(z)), in means over pixels.
 TV = {"denoise": 0.002, "sr": 0.0002, "deblur": 0.0001, "inpaint": 0.0002, "tomography": 0.0001}
 
-# RED on its own, by its fixed-point strategy; the paper does not give its settings. For denoising it
+# RED on its own, by its fixed-point strategy; the paper gives no settings for it. For denoising it
 # starts from the denoised image, and a sigma_f of .12 sigma removes what is left: Table 1's 3 at
 # sigma 25. On the nine images one step gives 29.34 dB, two 29.33 (NLM alone 29.17; sigma_f 5: 29.30
 # and 29.17, 7: 29.15 and 28.88; lam 10: 29.24, 50: 29.33). For super-resolution a small sigma_f

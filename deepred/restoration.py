@@ -79,8 +79,8 @@ def restore(
     checkpoint : file to save to now and then, on Ctrl-C and at the end, and to continue from.
         Called again with more `settings.iterations`, a run that had used up its iterations goes on,
         with the same result as one that had more from the start; with as many or fewer the result
-        is the same again. A file of other input or settings is refused unless its run has ended,
-        and then replaced; so is one that another run is using. It is not deleted.
+        is the same again. A file of other input or settings is refused, unless its run has ended:
+        then it is replaced. A file that another run is using is refused. It is not deleted.
     checkpoint_seconds : least time between two saves.
     likelihood : of the noise, for Eq. (7), in place of 1/2 ||Hx - y||^2: one of
         `deepred.beyond.likelihoods`, or a callable (Hx, y) -> terms (see `deepred.solver.ADMM`).

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from . import red
 from .beside import Beside
 from .controller import Controller
-from .errors import DivergedError, InputError
+from .errors import DivergedError
 from .fidelity import DataTerm, Likelihood
 from .networks import perturbed
 from .operators import seen
@@ -122,8 +122,6 @@ class ADMM:
         self.data_term, self._perturbed = DataTerm(self.y, H, s, likelihood), noise or perturbed
         self._generator = torch.Generator(z.device)
         parameters = [p for p in network.parameters() if p.requires_grad]
-        if not parameters:
-            raise InputError("the network has no parameters to fit")
         if s.optimizer == "adam":
             self.optimizer = torch.optim.Adam(parameters, s.learning_rate, **self.ADAM)
         else:

@@ -37,7 +37,7 @@ from IPython.display import Markdown, display
 
 import deepred
 from deepred import networks
-from deepred.paper import bench, comparisons, notebook, plots, store, tables
+from deepred.paper import bench, comparisons, less_work, notebook, plots, store, tables
 
 p = notebook.parameters(globals(), "builtin/chelsea")
 plots.use_style()
@@ -112,7 +112,7 @@ for result in machines:
 
 # %%
 stored = store.read_runs(p.stored("paper"))
-precisions = tables.precisions(stored)
+precisions = less_work.precisions(stored)
 Markdown(tables.markdown(precisions))
 
 # %% tags=["remove-cell"]
@@ -145,14 +145,14 @@ curves = partial(store.read_curves, p.stored("paper"))
 timing = next((m["economy"] for m in machines if m["economy"]), [])
 titles = {"denoise": "Denoising, σ = 25", "sr": "Super-resolution, x4", "deblur": "Deblurring"}
 for task, title in titles.items():
-    table = tables.economy(task, stored, curves, timing)
+    table = less_work.economy(task, stored, curves, timing)
     display(Markdown(f"*{title}*\n\n{tables.markdown(table)}"))
 
 # %%
 panels = {}
-shown = ("paper", "fast", "fast, 4 runs", "fast, 4 × 16 channels")
+shown = (("paper", ""), ("fast", ""), ("fast", "4 runs"), ("fast", "4 × 16 channels"))
 for task, title in titles.items():
-    panels[title] = tables.economy_lines(task, shown, stored, curves)
+    panels[title] = less_work.economy_lines(task, shown, stored, curves)
 figure = plots.against_work(panels, "PSNR, mean of four crops [dB]")
 plots.save(figure, p.figures, "beyond_work")
 
@@ -199,7 +199,7 @@ plots.save(figure, p.figures, "beyond_work")
 # The rule *none* is the last iteration.
 
 # %%
-table = tables.stops(stored)
+table = less_work.stops(stored)
 Markdown(tables.markdown(table))
 
 # %% tags=["remove-cell"]

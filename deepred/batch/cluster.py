@@ -49,6 +49,7 @@ def compute(
     distributed = _distributed()
     if device not in engine.DEVICES:
         raise InputError(f"device must be {', '.join(engine.DEVICES)}, got {device!r}")
+    store.check()
     outcome = Outcome()
     wanted = sift(runs, outcome)
     where = {"scheduler_file": address} if Path(address).is_file() else {"address": address}
@@ -61,7 +62,7 @@ def compute(
         todo = []
         for run in wanted:
             try:
-                claims.enter_context(store.claim(run.key(run.truth()), wait=False))
+                claims.enter_context(store.claim(*run.keys(run.truth()), wait=False))
             except Claimed:
                 outcome.left.append(run)
                 continue
@@ -134,7 +135,7 @@ def _follow(distributed, client, todo, store, device, needs, outcome, progress) 
             try:
                 packed = future.result()
                 record = _take(store, packed, run)
-                outcome.tell(run, record, len(todo), progress)
+                outcome.finish(run, record, len(todo), progress)
             except distributed.CancelledError:
                 outcome.fail(run, "it was cancelled on the cluster\n", progress)
             except InputError:

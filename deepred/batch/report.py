@@ -21,8 +21,9 @@ from .. import __version__
 from ..io.files import replacing
 from ..io.images import read, to_array
 from ..paper import execution, experiments, tables
+from ..paper.provenance import commit
 from ..paper.runs import TASKS, Run, column
-from ..paper.store import Store, as_table, commit
+from ..paper.store import Store, as_table
 
 TITLES = {
     "table1": "Table 1: settings",
@@ -37,7 +38,7 @@ TITLES = {
 }
 
 # Of our own studies, after the paper's.
-STUDIES = {
+STUDY_TITLES = {
     "inpainting": "Inpainting of the DIP authors' two pictures",
     "tomography": "Tomography: Shepp and Logan's phantom from 30 views",
     "noise": "Other noise: squares against its own likelihood, PSNR in dB",
@@ -142,7 +143,7 @@ def write(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    order = [*TITLES, *(f"{name}-{profile}" for name in experiments.TABLES), *STUDIES]
+    order = [*TITLES, *(f"{name}-{profile}" for name in experiments.TABLES), *STUDY_TITLES]
     text = environment.get_template("report.html.jinja").render(
         profile=profile,
         version=__version__,
@@ -153,15 +154,15 @@ def write(
         asked=len(runs),
         failures=list(failures),
         tables=[
-            (TITLES.get(name) or STUDIES.get(name) or _small(name, profile), _cells(found[name]))
+            ({**TITLES, **STUDY_TITLES}.get(name) or _small(name, profile), _cells(found[name]))
             for name in order
             if name in found and len(found[name])
         ],
         figures=list(_figures(out / "figures")),
         comparisons=list(_comparisons(runs, each, store)),
         absent=_grouped(absent),
-        again=_command(profile),
-        runs=[_told(record, row) for record, row in zip(records, rows.to_dict("records"))],
+        again=f"deepred reproduce --profile {profile}",
+        runs=[_listed(record, row) for record, row in zip(records, rows.to_dict("records"))],
     )
     path = out / "report.html"
     with replacing(path) as temporary:
@@ -174,14 +175,14 @@ def _small(name: str, profile: str) -> str:
     return f"{table.source}, profile {profile}: means over its images"
 
 
-def _command(profile: str) -> str:
-    return f"deepred reproduce --profile {profile}"
-
-
 def _cells(table: pd.DataFrame) -> dict:
-    """Header and rows of a table; None is what was not run, "" is nothing."""
+    """Header and rows of a table; None is what was not run, "" is nothing.
+
+    ``left_out`` says what that is, in pieces of which every other is a command.
+    """
     text = table.astype(object).where(table.notna(), None)
-    return {"header": list(text.columns), "rows": text.to_numpy().tolist()}
+    left_out = table.attrs.get("left_out", "").split("`")
+    return {"header": list(text.columns), "rows": text.to_numpy().tolist(), "left_out": left_out}
 
 
 def _figures(folder: Path) -> Iterator[tuple[str, str, str]]:
@@ -207,29 +208,25 @@ def _comparisons(runs: Sequence[Run], found, store: Store) -> Iterator[Compariso
         run = members[0][0]
         truth = run.truth()
         y = run.measurement(truth)
-        metric = TASKS[run.task].metric
-        start = run.start(y)
+        task = TASKS[run.task]
         shown = {}
         for member, record in members:
-            label = tables.title(member.method, member.settings.denoiser)
-            label += f", {member.preset}" + (f", seed {member.seed}" if member.seed else "")
-            path = store.image(record["key"])
-            if path.exists():
-                image = read(path).image
-                shown[label] = (image, f"{label}: {metric(image, truth):.2f} dB")
-        if not shown:
-            continue
-        task = TASKS[run.task]
-        first = tables.NAMES[task.start]
-        names = [told for _, told in shown.values()]
-        names += [f"{first}: {metric(start, truth):.2f} dB", "ground truth"]
-        images = [image for image, _ in shown.values()] + [start, truth]
+            label = f"{tables.title(member.method, member.settings.denoiser)}, {member.label}"
+            label += f", seed {member.seed}" if member.seed else ""
+            shown[label] = read(store.image(record["key"])).image
+        shown |= {tables.NAMES[task.start]: run.start(y), "ground truth": truth}
+        names = [f"{label}: {task.metric(x, truth):.2f} dB" for label, x in shown.items()]
+        names[-1] = "ground truth"
         deepred = [i for i, name in enumerate(names) if name.startswith("DeepRED")]
         what = "" if run.task == "denoise" else f", {run.setting}"
         yield Comparison(
-            f"{run.image}: {task.title}{what}", truth.shape[3], truth.shape[2], names,
-            [_picture(image) for image in images], len(shown), (deepred or [0])[0],
-        )  # fmt: skip
+            f"{run.image}: {task.title}{what}",
+            *truth.shape[:1:-1],
+            names,
+            [_picture(image) for image in shown.values()],
+            len(shown) - 2,
+            (deepred or [0])[0],
+        )
 
 
 def _picture(image: Tensor) -> str:
@@ -257,7 +254,7 @@ def _grouped(absent: Sequence[tuple[Run, str | None]]) -> list[tuple[str, list[s
     return list(groups.items())
 
 
-def _told(record: dict, row: dict) -> dict:
+def _listed(record: dict, row: dict) -> dict:
     """A run for the list of all: its row, and settings and provenance to be unfolded."""
     made = {k: v for k, v in record["provenance"].items() if v != ""}
     luma = column(record["task"]) == "psnr_y"
@@ -266,7 +263,7 @@ def _told(record: dict, row: dict) -> dict:
         "image": f"{row['dataset']}/{row['image']}",
         "setting": row["setting"],
         "method": tables.NAMES[row["method"]],
-        "preset": row["preset"] or "–",
+        "preset": ", ".join(filter(None, (row["preset"], row["variant"]))) or "–",
         "seed": row["seed"],
         "psnr": f"{row['psnr_y' if luma else 'psnr']:.2f}" + (" (Y)" if luma else ""),
         "ssim": f"{row['ssim']:.3f}",

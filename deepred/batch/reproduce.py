@@ -21,6 +21,7 @@ import pandas as pd
 from ..errors import InputError
 from ..io.files import replacing
 from ..paper import comparisons, execution, experiments
+from ..paper.files import check_writable, make_folder
 from ..paper.store import Store, read_runs
 
 try:
@@ -72,6 +73,7 @@ def reproduce(options, compute) -> int:
     runs = experiments.plan(options.profile, options.only, tuple(options.seeds))
     source = folder()
     out = Path(options.out)
+    check_writable(make_folder(out) / "report.html")
     store = Store(out / "store")
     outcome = compute(runs, store, options)
     failures = [f"run {line}" for line in outcome.failures(store)]
@@ -153,11 +155,6 @@ def execute_all(pairs: list[tuple[Path, Path]], parameters: dict) -> list[str]:
     told to.
     """
     done = count(1)
-    with _one_thread_each():
-        return _execute_all(pairs, parameters, done)
-
-
-def _execute_all(pairs, parameters: dict, done: Iterator[int]) -> list[str]:
 
     def one(pair: tuple[Path, Path]) -> str | None:
         started = time.monotonic()
@@ -167,21 +164,21 @@ def _execute_all(pairs, parameters: dict, done: Iterator[int]) -> list[str]:
         print(line, file=sys.stderr, flush=True)
         return error
 
-    with ThreadPoolExecutor(max(1, min(len(pairs), os.cpu_count() or 1))) as pool:
+    workers = max(1, min(len(pairs), os.cpu_count() or 1))
+    with _one_thread_each(), ThreadPoolExecutor(workers) as pool:
         return [error for error in pool.map(one, pairs) if error is not None]
 
 
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
     """In the environment that kernels inherit, unless the user has said how many threads."""
-    if "OMP_NUM_THREADS" in os.environ:
-        yield
-        return
-    os.environ["OMP_NUM_THREADS"] = "1"
+    before = dict(os.environ)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
         yield
     finally:
-        del os.environ["OMP_NUM_THREADS"]
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def write_tables(results: Path, folder: Path, profile: str) -> dict[str, pd.DataFrame]:

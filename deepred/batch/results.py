@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import io
 import logging
-import shutil
+import re
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
+from ..compute.checkpoint import intact
 from ..errors import InputError
-from ..io.files import replacing
+from ..io.files import WriteError, replacing
+from ..paper.files import copy, make_folder
 from ..paper.runs import column
-from ..paper.store import IDENTITY, Store, as_table, read_runs
+from ..paper.store import FILES, IDENTITY, Store, as_table, read_runs
 
 logger = logging.getLogger(__name__)
 
-PARTS = {"curves": ".csv", "images": ".png", "records": ".json"}  # the record last: see Store.put
 PACKED = 15 * 2**20  # bytes of a file of `pack`
+MOST = 2**31  # bytes that a packed store may unpack to
+_MEMBER = re.compile(r"(records|curves|images|checkpoints)/\w+\.(json|csv|png|pt)")
 
 
 @dataclass
@@ -43,24 +47,49 @@ def merge(store: Store, source: str | Path) -> Merged:
     Raises
     ------
     InputError
-        If `source` is neither, or a file is damaged.
+        If `source` is neither, or a file is damaged or unpacks to more than `MOST` bytes.
     """
     source = Path(source)
     if source.is_file():
         with tempfile.TemporaryDirectory() as folder:
-            try:
-                with zipfile.ZipFile(source) as packed:
-                    if (bad := packed.testzip()) is not None:
-                        raise zipfile.BadZipFile(bad)
-                    packed.extractall(folder)  # names that lead elsewhere are made harmless
-            except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError):
-                raise InputError(f"{source}: not a packed store, or damaged") from None
+            _unpack(source, Path(folder))
             return _merge(store, Path(folder))
-    if not any((source / part).is_dir() for part in (*PARTS, "checkpoints")):
+    if not any((source / part).is_dir() for part in (*FILES, "checkpoints")):
         raise InputError(f"{source}: no store, and no packed one")
     if source.resolve() == store.folder.resolve():
         raise InputError(f"{source}: cannot be merged into itself")
     return _merge(store, source)
+
+
+def _unpack(source: Path, folder: Path) -> None:
+    """The files of a packed store; whatever else is in it stays there."""
+    for name, content in _members(source):
+        target = folder / name
+        make_folder(target.parent)
+        try:
+            target.write_bytes(content)
+        except OSError as error:
+            raise WriteError(f"{target}: cannot be written ({error.strerror})") from None
+
+
+def _members(source: Path) -> Iterator[tuple[str, bytes]]:
+    damaged = InputError(f"{source}: not a packed store, or damaged")
+    try:
+        packed = zipfile.ZipFile(source)
+        members = [each for each in packed.infolist() if _MEMBER.fullmatch(each.filename)]
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        raise damaged from None
+    with packed:
+        if sum(each.file_size for each in members) > MOST:
+            raise InputError(f"{source}: unpacks to more than {MOST >> 20} MiB")
+        for each in members:
+            try:
+                content = packed.read(each)  # of no more bytes than it says
+            except RuntimeError as error:  # encrypted
+                raise InputError(f"{source}: {error}; pack it without a password") from None
+            except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError):
+                raise damaged from None
+            yield each.filename, content
 
 
 def _merge(store: Store, source: Path) -> Merged:
@@ -73,24 +102,21 @@ def _merge(store: Store, source: Path) -> Merged:
             if mine["metrics"] != record["metrics"]:
                 merged.differ.append(key)
             continue
-        for part, suffix in PARTS.items():
-            path = source / part / f"{key}{suffix}"
+        for part in FILES:  # the record last: see Store.put
+            path = other.file(part, key)
             if path.exists():
-                _copy(path, store.part(part) / path.name)
+                copy(path, store.part(part) / path.name)
         merged.new.append(key)
     for path in sorted((source / "checkpoints").glob("*.pt")):
         mine = store.checkpoint(path.stem)
         older = not mine.exists() or mine.stat().st_mtime < path.stat().st_mtime
         if older and not store.has(path.stem):
-            _copy(path, mine)
-            merged.continued.append(path.stem)
+            if intact(path) is not None:
+                copy(path, mine)
+                merged.continued.append(path.stem)
+            else:
+                logger.warning("%s: not a checkpoint, or damaged; not taken", path)
     return merged
-
-
-def _copy(source: Path, target: Path) -> None:
-    with replacing(target) as temporary:
-        shutil.copyfile(source, temporary)
-    shutil.copystat(source, target)
 
 
 def pack(store: Store, path: str | Path, *, limit: int = PACKED) -> list[Path]:
@@ -126,7 +152,7 @@ def pack(store: Store, path: str | Path, *, limit: int = PACKED) -> list[Path]:
 
 
 def zipped(store: Store, files: list[Path] | None = None) -> bytes:
-    """A file of `pack` in memory, of all finished runs unless told."""
+    """A file of `pack` in memory, of all finished runs unless given."""
     if files is None:
         files = [f for run in _runs(store, begun=False) for f in run]
     buffer = io.BytesIO()
@@ -139,7 +165,7 @@ def zipped(store: Store, files: list[Path] | None = None) -> bytes:
 def _runs(store: Store, begun: bool = True) -> Iterator[list[Path]]:
     """The files of each run."""
     for record in store.records():
-        paths = [store.part(p) / f"{record['key']}{suffix}" for p, suffix in PARTS.items()]
+        paths = [store.file(part, record["key"]) for part in FILES]
         yield [path for path in paths if path.exists()]
     if begun:
         for path in sorted((store.folder / "checkpoints").glob("*.pt")):
@@ -149,10 +175,10 @@ def _runs(store: Store, begun: bool = True) -> Iterator[list[Path]]:
 def side_by_side(a: str | Path, b: str | Path) -> pd.DataFrame:
     """Two stores, or folders of exported results, by run.
 
-    Columns: experiment, setting, image, method, preset, seed; ``A [dB]`` and ``B [dB]``, PSNR as
-    the experiment measures it (of the luma in super-resolution and deblurring), NaN where one has
-    no such run; ``B - A [dB]``; ``A [s]`` and ``B [s]``; ``other``, what else is not the same:
-    settings, device, precision, torch. Of several records of a run the latest counts.
+    Columns: experiment, setting, image, method, preset, variant, seed; ``A [dB]`` and ``B [dB]``,
+    PSNR as the task is measured (`deepred.paper.runs.column`), NaN where one has no such run;
+    ``B - A [dB]``; ``A [s]`` and ``B [s]``; ``other``, what else is not the same: settings, device,
+    precision, torch. Of several records of a run the latest counts.
 
     Raises
     ------
@@ -183,5 +209,5 @@ def _table(folder: Path) -> pd.DataFrame:
         table = as_table(Store(folder).records())
     else:
         raise InputError(f"{folder}: no store, and no exported results")
-    table = table.fillna({"preset": "", "setting": ""}).sort_values("date", kind="stable")
+    table = table.sort_values("date", kind="stable")
     return table.drop_duplicates(list(IDENTITY), keep="last")

@@ -1,4 +1,8 @@
-"""Computes the runs of a plan with local worker processes, each run into the store once."""
+"""Computes the runs of a plan with local worker processes, each run into the store once.
+
+This process gives each worker a unit of runs at a time over a pipe of its own, so that the death of
+one, however it comes, concerns its unit alone. The store's claims keep other processes off.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +15,11 @@ import sys
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from queue import Empty
+from multiprocessing.connection import Connection, wait
 
 import torch
 
@@ -28,7 +31,8 @@ from ..paper.runs import Run
 from ..paper.store import Claimed, Store
 from .progress import Progress
 
-BATCH = 4  # runs of one size at once on a GPU, unless told otherwise
+BATCH = 4  # runs of one size at once on a GPU, unless asked otherwise
+_SIGNALS = {signal.SIGINT, signal.SIGTERM}
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class Outcome:
     failed: list[tuple[Run, str]] = field(default_factory=list)  # with the traceback
     left: list[Run] = field(default_factory=list)  # time was up
 
-    def tell(self, run: Run, record: dict, count: int, progress: Progress) -> None:
+    def finish(self, run: Run, record: dict, count: int, progress: Progress) -> None:
         """A run is done, of `count`."""
         self.done.append((run, record))
         progress.line(
@@ -55,15 +59,14 @@ class Outcome:
 
     def failures(self, store: Store) -> list[str]:
         """What failed, why, and where its log is, which is written into the store's folder."""
-        told = []
+        lines = []
         for run, error in self.failed:
-            name = f"failed-{run.experiment}-{run.title.replace(' ', '-')}.log"
-            with replacing(store.part("logs") / name) as log:
-                log.write_text(error, encoding="utf-8")
-            log = store.part("logs") / name
+            log = store.part("logs") / f"failed-{run.experiment}-{run.title.replace(' ', '-')}.log"
+            with replacing(log) as temporary:
+                temporary.write_text(error, encoding="utf-8")
             reason = error.strip().splitlines()[-1]
-            told.append(f"{run.experiment} {run.title}: {reason}; see {log}")
-        return told
+            lines.append(f"{run.experiment} {run.title}: {reason}; see {log}")
+        return lines
 
 
 def compute(
@@ -88,45 +91,39 @@ def compute(
     Raises
     ------
     WriteError
-        If the store's disk is full. What was finished before is there.
+        If the store cannot be written to, or its disk is full. What was finished before is there.
     """
     deadline = None if budget is None else time.monotonic() + budget - min(15.0, budget / 5)
     device = engine.pick(device).device
+    store.check()
     outcome = Outcome()
     wanted = sift(runs, outcome)
     units = list(_units(wanted, device, batch or (BATCH if device == "cuda" else 1)))
-    cores = os.cpu_count() or 1
-    workers = workers or (1 if device == "cuda" else cores)
+    workers = workers or (1 if device == "cuda" else os.cpu_count() or 1)
     workers = max(1, min(workers, len(units)))
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    threads = max(1, cores // workers)
-    pool = ProcessPoolExecutor(workers, context, initializer=_prepare, initargs=(threads, queue))
     with Progress(sum(run.iterations for run in wanted), "runs") as progress:
         if wanted:
             progress.line(f"{len(wanted)} runs on {device}, {workers} at once")
-        follow = _Following(pool, units, store, device, queue, progress, outcome, len(wanted))
+        crew = _Crew(units, workers, store, device, progress, outcome)
         try:
-            in_time = follow.until(deadline)
-        except BaseException:
-            # Ctrl-C reaches the workers, a scheduler's SIGTERM does not: it is passed on.
-            _stop(pool)
-            raise
-        if not in_time:
-            _stop(pool)
-            outcome.left.extend(follow.left())
+            crew.follow(deadline)
+        finally:
+            crew.stop()
+        outcome.left.extend(crew.left())
+        if outcome.left:
             progress.line(f"time is up: {len(outcome.left)} runs are left, and continue next time")
-    pool.shutdown()
     return outcome
 
 
 def sift(runs: list[Run], outcome: Outcome) -> list[Run]:
-    """The runs that this machine can compute, longest first; the others go to `outcome`."""
+    """The runs that this machine can compute; the others go to `outcome`.
+
+    Longest first, so that no worker sits idle at the end.
+    """
     wanted = []
     for run in runs:
         reason = experiments.missing(run)
         outcome.absent.append((run, reason)) if reason else wanted.append(run)
-    # Longest first, so that no worker sits idle at the end.
     return sorted(wanted, key=lambda run: -run.iterations)
 
 
@@ -149,130 +146,163 @@ def _units(runs: list[Run], device: str, batch: int) -> Iterator[list[Run]]:
     yield from alike.values()
 
 
-def _stop(pool: ProcessPoolExecutor) -> None:
-    """End the workers; each saves its run.
+class _Crew:
+    """The workers, what each is doing, and the units that are left."""
 
-    They are told until they have ended: a signal that comes while a worker hands over what stopped
-    its run is taken for a part of that.
-    """
-    workers = multiprocessing.active_children()
-    pool.shutdown(wait=False, cancel_futures=True)
-    while alive := [worker for worker in workers if worker.is_alive()]:
-        for worker in alive:
-            with suppress(ProcessLookupError):
-                os.kill(worker.pid, signal.SIGINT)
-        alive[0].join(1)
-    pool.shutdown()
-
-
-class _Following:
-    """Submits units of runs to a pool, and tells what the workers say until all are done."""
-
-    def __init__(self, pool, units, store, device, queue, progress, outcome, count) -> None:
-        self.pool, self.units, self.store, self.device = pool, units, store, device
-        self.queue, self.progress, self.outcome, self.count = queue, progress, outcome, count
-        self.iterations: dict[tuple[int, int], int] = {}
-        self.open: dict[Future, int] = {}
-        self.claimed: list[int] = []  # by another process
-        for number in range(len(units)):
-            self._submit(number, wait=False)
-
-    def _submit(self, number: int, wait: bool) -> None:
-        task = (number, self.units[number], str(self.store.folder), self.device, wait)
-        self.open[self.pool.submit(_work, *task)] = number
+    def __init__(self, units, workers, store, device, progress, outcome) -> None:
+        self.units, self.workers, self.store, self.device = units, workers, store, device
+        self.progress, self.outcome = progress, outcome
+        self.count = sum(map(len, units))
+        self.waiting = deque((unit, False) for unit in units)  # and whether to wait for claims
+        self.busy: dict[Connection, list[Run]] = {}
+        self.claimed: list[Run] = []  # by another process
+        self.processes: dict[Connection, multiprocessing.process.BaseProcess] = {}
+        self.iterations: dict[Run, int] = {}
 
     def left(self) -> list[Run]:
-        numbers = [*self.open.values(), *self.claimed]
-        return [run for number in numbers for run in self.units[number]]
+        units = [*self.busy.values(), *(unit for unit, _ in self.waiting), self.claimed]
+        return [run for unit in units for run in unit]
 
-    def until(self, deadline: float | None) -> bool:
-        """Whether all was done by then."""
-        while self.open:
-            if deadline is not None and time.monotonic() > deadline:
-                return False
-            try:
-                number, place, done, psnr = self.queue.get(timeout=0.2)
-            except Empty:
-                self._take_finished()
-                if not self.open:
-                    self._wait_for_others()
-                continue
-            self._count(number, place, done)
-            run = self.units[number][place]
+    def follow(self, deadline: float | None) -> None:
+        """Give out the units and take what comes back, until all is done or time is up."""
+        while self.left() and (deadline is None or time.monotonic() < deadline):
+            if not self.waiting and not self.busy:
+                # Now for what others had: it is there, or left by them. One at a time: waiting
+                # while holding claims could deadlock.
+                self.waiting.extend(([run], True) for run in self.claimed)
+                self.claimed.clear()
+            while self.waiting and len(self.busy) < self.workers:
+                self._give(self._idle())
+            for pipe in wait(list(self.busy), timeout=0.2):
+                try:
+                    message = pipe.recv()
+                except (EOFError, OSError):
+                    self.processes.pop(pipe).join()
+                    message = "ended", None, "its worker was killed, perhaps for want of memory\n"
+                self._take(pipe, *message)
+
+    def _idle(self) -> Connection:
+        """The pipe to a worker that has nothing to do, started if there is none."""
+        for pipe in self.processes:
+            if pipe not in self.busy:
+                return pipe
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        threads = max(1, (os.cpu_count() or 1) // self.workers)
+        work = (theirs, str(self.store.folder), self.device, threads)
+        process = context.Process(target=_work, args=work)
+        with _signals_later():  # the worker inherits this, and hears of them when it can
+            process.start()
+        theirs.close()  # so that the end of the worker is the end of the pipe
+        self.processes[ours] = process
+        return ours
+
+    def _give(self, pipe: Connection) -> None:
+        self.busy[pipe], claims = self.waiting.popleft()
+        with suppress(OSError):  # it has ended: `follow` finds out
+            pipe.send((self.busy[pipe], claims))
+
+    def _take(self, pipe: Connection, kind: str, *content) -> None:
+        """What a worker says: how far it is, or how its unit has ended."""
+        unit = self.busy[pipe]
+        if kind == "progress":
+            place, done, psnr = content
+            run = unit[place]
+            self.iterations[run] = max(self.iterations.get(run, 0), done)
             note = f"{run.title}, iteration {done} of {run.iterations}, {psnr:.2f} dB"
             ready = len(self.outcome.done) + len(self.outcome.failed)
             self.progress.reach(sum(self.iterations.values()), f"{ready}/{self.count}  {note}")
-        return True
+        elif kind == "full":
+            raise WriteError(*content)
+        elif kind == "claimed":
+            self.claimed += self.busy.pop(pipe)
+        else:
+            self._finish(pipe, *content)
 
-    def _wait_for_others(self) -> None:
-        """Now for what others had: it is there, or left by them.
+    def _finish(self, pipe: Connection, records: list[dict] | None, error: str) -> None:
+        for place, run in enumerate(self.busy.pop(pipe)):
+            self.iterations[run] = run.iterations
+            record = records[place] if records else execution.find(run, self.store)
+            if record is not None:  # where one of a batch has failed the others may be there
+                self.outcome.finish(run, record, self.count, self.progress)
+            else:
+                self.outcome.fail(run, error, self.progress)
 
-        One by one: who waits for a run while he has another may wait for one who waits for him.
+    def stop(self) -> None:
+        """End the workers; each saves its run.
+
+        A scheduler's SIGTERM does not reach them as Ctrl-C does. They are told again until they
+        have ended, as Python loses a signal that comes at some moments.
         """
-        runs = [run for number in self.claimed for run in self.units[number]]
-        self.claimed = []
-        for run in runs:
-            self.units.append([run])
-            self._submit(len(self.units) - 1, wait=True)
-
-    def _count(self, number: int, place: int, done: int) -> None:
-        self.iterations[number, place] = max(self.iterations.get((number, place), 0), done)
-
-    def _take_finished(self) -> None:
-        for future in [f for f in self.open if f.done()]:
-            number = self.open[future]
-            try:
-                records, error = future.result()  # a WriteError ends it all
-            except BrokenProcessPool:
-                records, error = None, "its worker was killed, perhaps for want of memory\n"
-            del self.open[future]
-            if error == CLAIMED:
-                self.claimed.append(number)
-                continue
-            for place, run in enumerate(self.units[number]):
-                self._count(number, place, run.iterations)
-                record = records[place] if records else execution.find(run, self.store)
-                if record is not None:  # where one of a batch has failed the others may be there
-                    self.outcome.tell(run, record, self.count, self.progress)
-                else:
-                    self.outcome.fail(run, error, self.progress)
+        for pipe in self.processes:
+            if pipe not in self.busy:
+                pipe.close()
+        while alive := [process for process in self.processes.values() if process.is_alive()]:
+            alive[0].join(0.2)  # those with nothing to do end with their pipes
+            for process in filter(lambda each: each.is_alive(), alive):
+                os.kill(process.pid, signal.SIGINT)
+            alive[0].join(0.8)
 
 
-CLAIMED = "claimed"
+@contextmanager
+def _signals_later() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait until the block has ended."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-# In each worker process: where it tells its progress, set by `_prepare`, and whether it has a run.
-_queue = None
-_busy = False
-_told = -math.inf  # when it was last told to end
+# In a worker --------------------------------------------------------------------------------------
 
 
-def _prepare(threads: int, queue) -> None:
-    global _queue
-    _queue = queue
+def _work(pipe: Connection, folder: str, device: str, threads: int) -> None:
+    """Compute the units that come through the pipe, until it ends."""
+    last = -math.inf
+
+    def interrupt(number: int, frame) -> None:
+        nonlocal last
+        if time.monotonic() - last > 5:  # not while the run is being saved
+            last = time.monotonic()
+            raise KeyboardInterrupt
+
+    def unraisable(error) -> None:
+        """A signal that arrives while Python finalises an object is lost, and repeated."""
+        if not issubclass(error.exc_type, KeyboardInterrupt):
+            sys.__unraisablehook__(error)
+
+    sys.unraisablehook = unraisable
     torch.set_num_threads(threads)
-    threading.Thread(target=_end_with_the_parent, daemon=True).start()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    # A scheduler's polite end is taken as Ctrl-C: the run saves itself and can continue. A shell
-    # has its background jobs ignore Ctrl-C, and that is inherited; the parent says it so, though.
-    signal.signal(signal.SIGTERM, _told_to_end)
-    signal.signal(signal.SIGINT, _told_to_end)
-    # A signal that arrives while Python finalises an object is only printed; the parent repeats it.
-    sys.unraisablehook = _print_unless_interrupted
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    try:
+        for number in _SIGNALS:
+            signal.signal(number, interrupt)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        while True:
+            unit, claims = pipe.recv()
+            pipe.send(_computed(unit, Store(folder), device, claims, pipe))
+    except (KeyboardInterrupt, EOFError, OSError):
+        os._exit(130)  # the run has saved itself; nobody wants to know where it was interrupted
 
 
-def _print_unless_interrupted(unraisable) -> None:
-    if not issubclass(unraisable.exc_type, KeyboardInterrupt):
-        sys.__unraisablehook__(unraisable)
+def _computed(unit: list[Run], store: Store, device: str, claims: bool, pipe: Connection) -> tuple:
+    """How a unit ends: with its records, or the traceback of what stopped it."""
 
+    def progress(place: int, done: int, psnr: float) -> None:
+        with suppress(OSError):  # without the parent the run is to be saved: _end_with_the_parent
+            pipe.send(("progress", place, done, psnr))
 
-def _told_to_end(number: int, frame) -> None:
-    global _told
-    if not _busy:
-        os._exit(130)  # nothing to save, and nobody wants to know where it waited for work
-    if time.monotonic() - _told > 5:  # not while the run is being saved
-        _told = time.monotonic()
-        signal.default_int_handler(number, frame)
+    try:
+        records = execution.execute_all(unit, store, device=device, progress=progress, wait=claims)
+        return "ended", records, ""
+    except Claimed:
+        return ("claimed",)
+    except WriteError as error:
+        return "full", str(error)
+    except Exception:
+        return "ended", None, traceback.format_exc()
 
 
 def _end_with_the_parent() -> None:
@@ -282,26 +312,3 @@ def _end_with_the_parent() -> None:
     signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
     time.sleep(60)
     os._exit(130)
-
-
-def _work(number: int, runs: list[Run], folder: str, device: str, wait: bool):
-    """Runs in a worker: their records, or the traceback of what stopped them."""
-    global _busy
-
-    def progress(place: int, done: int, psnr: float) -> None:
-        _queue.put((number, place, done, psnr))
-
-    try:
-        _busy = True
-        store = Store(folder)
-        return execution.execute_all(runs, store, device=device, progress=progress, wait=wait), ""
-    except KeyboardInterrupt:
-        os._exit(130)  # the run has saved itself; a pool's worker would take the next one
-    except Claimed:
-        return None, CLAIMED
-    except WriteError:
-        raise
-    except Exception:
-        return None, traceback.format_exc()
-    finally:
-        _busy = False

@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.flush()
         if sys.stdout.failed and options.command[1] in PRINTED:
             status = 1
-    except InputError as error:
+    except (InputError, OSError) as error:
         _say(error)
         status = 2
     except DivergedError as error:

@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     add("-o", "--output", required=True, metavar="OUTPUT", help="format by suffix; or a folder")
     add("--task", choices=TASKS, default="denoise")
     add("--sigma", type=_number(float, 0.001, 254), metavar="25", help="noise level of 255")
-    add("--scale", type=int, choices=(2, 3, 4, 8), help="of --task sr, default 4")
+    add("--scale", type=_number(int, 2, 8), choices=(2, 3, 4, 8), help="of --task sr, default 4")
     add("--kernel", metavar="uniform9|gauss25|FILE", help="of --task deblur")
     text = "of --task inpaint: an image, white where a pixel is to stay, or .npy of 0 and 1"
     add("--mask", metavar="FILE", help=text)

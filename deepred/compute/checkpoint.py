@@ -91,10 +91,9 @@ class Checkpoint:
         if self.path is None or not self.path.exists():
             return None
         try:
-            raw = self.path.read_bytes()
-            if hashlib.sha256(raw[_DIGEST:]).digest() != raw[:_DIGEST]:
-                raise EOFError  # torch does not notice a flipped bit
-            saved = torch.load(io.BytesIO(raw[_DIGEST:]), map_location=device, weights_only=True)
+            if (content := intact(self.path)) is None:
+                raise EOFError  # of a flipped bit torch would not say a word
+            saved = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
             identity = saved.pop("identity")
         except (OSError, EOFError, RuntimeError, KeyError, AttributeError, pickle.PickleError):
             raise CheckpointError(self.path, "not a checkpoint, or damaged") from None
@@ -122,6 +121,12 @@ class Checkpoint:
     def remove(self) -> None:
         if self.path is not None:
             self.path.unlink(missing_ok=True)
+
+
+def intact(path: Path) -> bytes | None:
+    """What a checkpoint holds after its hash; None if that does not fit."""
+    raw = path.read_bytes()
+    return raw[_DIGEST:] if hashlib.sha256(raw[_DIGEST:]).digest() == raw[:_DIGEST] else None
 
 
 def fingerprint(p: Resolved, y: Tensor, engine: Engine, made: str, version: str) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .. import red
 from ..controller import Settled
-from ..errors import DivergedError, InputError, shown
+from ..errors import DivergedError, InputError, plain, shown
 from ..fidelity import checked
 from ..networks import initialise, untrained
 from ..operators import holes
@@ -178,6 +178,8 @@ class Job:
                 f"MyNetwork(), or lambda: copy.deepcopy(net); it made {type(net).__name__}"
                 + (" again" if net is before else "")
             )
+        if not any(p.requires_grad for p in net.parameters()):
+            raise InputError("the network has no parameters to fit")
         return net
 
     def _tell(self, state: State) -> None:
@@ -187,7 +189,7 @@ class Job:
             told = callback(replace(state, **{n: getattr(state, n).clone() for n in names}))
             told = {} if told is None else told
         try:
-            numbers = {name: float(value) for name, value in told.items()}
+            numbers = {name: float(plain(value)) for name, value in told.items()}
         except (TypeError, ValueError, AttributeError, RuntimeError, OverflowError):
             wanted = "callback must return a dictionary of numbers, or None"
             raise InputError(f"{wanted}; got {shown(told)}") from None

@@ -18,8 +18,8 @@ from .common import check
 class Inpaint:
     """The identity with missing rows: inpainting (Section 2.1). Missing pixels measure as 0.
 
-    Seen pixels stay in their places, so that y is an image; H is a projection, its own adjoint. Make one with `Inpaint.of`, `Inpaint.random` or
-    `deepred.io.kernels.read_mask`.
+    Seen pixels stay in their places, so that y is an image; H is a projection, its own adjoint.
+    Make one with `Inpaint.of`, `Inpaint.random` or `deepred.io.kernels.read_mask`.
 
     Parameters
     ----------

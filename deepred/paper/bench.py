@@ -37,7 +37,7 @@ from ..operators import Blur, Downsample, Identity, degrade
 from ..presets import SETTINGS, preset
 from ..settings import Settings
 from . import studies
-from .store import provenance
+from .provenance import provenance
 
 SIDES = (128, 256, 512)
 SECTIONS = (
@@ -378,10 +378,9 @@ def presets(clock: Clock, device: str, side: int) -> Iterator[dict]:
 
 def economy(clock: Clock, device: str, side: int) -> Iterator[dict]:
     """`presets` for the variants of experiment economy (`deepred.paper.studies`)."""
-    for task, variants in studies.ECONOMY.items():
+    for task, ways in studies.ECONOMY.items():
         whole = {
-            label: preset(label.partition(",")[0], task, small=True).replace(**changes)
-            for label, changes in variants.items()
+            way.label: preset(way.preset, task, small=True).replace(**way.changes) for way in ways
         }
         yield from _wholes(clock, device, side, task, whole)
 

@@ -1,13 +1,19 @@
-"""Tables of our own studies (`deepred.paper.studies`), made of the rows of runs.csv."""
+"""Tables of our own studies (`deepred.paper.studies`), made of the rows of runs.csv.
+
+NaN is what has not been run.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 import pandas as pd
 
 from ..presets import preset
+from .experiments import TABLES
 from .runs import column
 from .studies import (
     ARCHITECTURES,
@@ -17,47 +23,48 @@ from .studies import (
     NOISES,
     SENSITIVITY,
     STUDIES,
+    TERMS,
     WEIGHTS,
 )
-from .tables import DENOISER_NAMES, NAMES
+from .tables import DENOISER_NAMES, NAMES, not_run, noted, where
 
 
 def of(runs: pd.DataFrame, experiment: str, task: str | None = None) -> pd.DataFrame:
     """The runs of a study, with a column ``dB``: the PSNR by which its task is measured."""
-    found = runs[runs["experiment"] == experiment]
-    if task is not None:
-        found = found[found["task"] == task]
+    found = where(runs, experiment=experiment)
+    found = found if task is None else where(found, task=task)
     by_task = [row[column(row["task"])] for _, row in found.iterrows()]
     return found.assign(dB=np.array(by_task, float))
 
 
-def against(runs: pd.DataFrame, reference: str, labels: list[str] | None = None) -> pd.DataFrame:
-    """Every variant's PSNR less that of a reference, on the same image with the same seed.
+def against(
+    runs: pd.DataFrame, reference: tuple[str, str], others: Sequence[tuple[str, str]]
+) -> pd.DataFrame:
+    """The PSNR of several ways less that of a reference, on the same image with the same seed.
 
     Parameters
     ----------
-    runs : of `of`; a variant is named by its column ``preset``.
-    reference : name of the variant that the others are compared with.
-    labels : the variants wanted, in order; all that are there unless given.
+    runs : of `of`.
+    reference, others : presets and variants.
 
     Returns
     -------
-    One row a variant: ``variant``; ``pairs``, how many runs both have; ``PSNR [dB]``, their mean;
+    One row for each of the others: ``pairs``, how many runs both have; ``PSNR [dB]``, their mean;
     ``mean``, of the differences in dB; ``standard error`` of that mean over ``images``, each with
-    the mean of its seeds: two seeds on one picture are not two pictures. NaN for what was not run.
+    the mean of its seeds: two seeds on one picture are not two pictures.
     """
-    place = ["image", "seed"]
-    base = runs[runs["preset"] == reference].set_index(place)["dB"]
     rows = []
-    for label in labels if labels is not None else dict.fromkeys(runs["preset"]):
-        own = runs[runs["preset"] == label].set_index(place)["dB"]
+    for way in others:
+        own, base = (
+            where(runs, preset=name, variant=variant).set_index(["image", "seed"])["dB"]
+            for name, variant in (way, reference)
+        )
         difference = (own - base).dropna()
         each = difference.groupby("image").mean()
         error = each.std() / np.sqrt(len(each)) if len(each) > 1 else np.nan
         level, gain = own[difference.index].mean(), difference.mean()
-        rows.append((label, len(difference), len(each), level, gain, error))
-    columns = ["variant", "pairs", "images", "PSNR [dB]", "mean", "standard error"]
-    return pd.DataFrame(rows, columns=columns)
+        rows.append((len(difference), len(each), level, gain, error))
+    return pd.DataFrame(rows, columns=["pairs", "images", "PSNR [dB]", "mean", "standard error"])
 
 
 def choices(runs: pd.DataFrame) -> pd.DataFrame:
@@ -66,134 +73,139 @@ def choices(runs: pd.DataFrame) -> pd.DataFrame:
     Columns: image; variant; ``PSNR [dB]`` of the task and its difference ``to fast``; iterations,
     which may be fewer than the budget; processor minutes, of one thread.
     """
-    found, rows = of(runs, "choices"), []
-    for (task, setting, dataset, image), variants in CHOICES.items():
-        mine = found[found["task"] == task].groupby("preset")
+    # Preset fast itself the study shares with the paper's tables.
+    shared = runs["experiment"].isin(TABLES) & (runs["method"] == "deepred")
+    shared &= runs["preset"] == "fast"
+    runs = runs.assign(experiment=runs["experiment"].mask(shared, "choices"))
+    rows = []
+    for (task, setting, dataset, image, _), variants in CHOICES.items():
+        mine = where(of(runs, "choices", task), setting=setting, image=image).groupby("variant")
         mean = mine[["dB", "iterations", "processor_seconds"]].mean()
-        for label in (label for label in variants if label in mean.index):
-            row, fast = mean.loc[label], mean["dB"].get("fast", np.nan)
-            gain = "" if label == "fast" or np.isnan(fast) else f"{row['dB'] - fast:+.2f}"
-            told = f"{dataset}/{image}, {setting}"
-            rows.append((told, label, f"{row['dB']:.2f}", gain, f"{row['iterations']:.0f}",
-                         f"{row['processor_seconds'] / 60:.1f}"))  # fmt: skip
+        for name in (name for name in variants if name in mean.index):
+            row, fast = mean.loc[name], mean["dB"].get("", np.nan)
+            gain = f"{row['dB'] - fast:+.2f}" if name and not np.isnan(fast) else ""
+            label = ", ".join(filter(None, ("fast", name)))
+            ends = f"{row['dB']:.2f}", gain, f"{row['iterations']:.0f}"
+            minutes = f"{row['processor_seconds'] / 60:.1f}"
+            rows.append((f"{dataset}/{image}, {setting}", label, *ends, minutes))
     columns = ["image", "variant", "PSNR [dB]", "to fast", "iterations", "processor minutes"]
-    return pd.DataFrame(rows, columns=columns)
+    return noted(pd.DataFrame(rows, columns=columns), not_run(runs, "choices"))
 
 
 def deviations(runs: pd.DataFrame, task: str) -> pd.DataFrame:
-    """Study `deviations`: what each departure from the paper's text changes, in dB.
+    """Study deviations: what each departure from the paper's text changes, in dB.
 
     Columns: ``departure``, ``PSNR [dB]``, ``mean`` of the differences to preset paper, ``standard
-    error`` of that mean over ``images``, ``pairs``; the last row is preset authors. NaN for what is
-    missing.
+    error`` of that mean over ``images``, ``pairs``; the last row is preset authors.
     """
-    labels = [f"paper, {name}" for name in DEVIATIONS[task] if name] + ["authors"]
-    table = against(of(runs, "deviations", task), "paper", labels)
-    names = table["variant"].str.removeprefix("paper, ").replace("authors", "all of them")
-    table = table.assign(departure=names, mean=table["mean"].round(2) + 0.0)  # no -0.0
+    names = [name for name in DEVIATIONS[task] if name]
+    others = [*(("paper", name) for name in names), ("authors", "")]
+    table = against(of(runs, "deviations", task), ("paper", ""), others)
+    table = table.assign(departure=[*names, "all of them"], mean=table["mean"].round(2) + 0.0)
     columns = ["departure", "PSNR [dB]", "mean", "standard error", "images", "pairs"]
-    return table[columns].round(2)
+    return noted(table[columns].round(2), not_run(runs, "deviations", task=(task,)))
 
 
 def noise(runs: pd.DataFrame) -> pd.DataFrame:
-    """Study `noise`: the squares and the noise's own likelihood as the data term.
+    """Study noise: the squares and the noise's own likelihood as the data term.
 
     Columns: noise, method, ``measured`` (the PSNR of y), ``squares``, ``likelihood``, ``gain``, in
-    dB, means over images and seeds; ``standard error`` of the mean gain. NaN for what was not run.
+    dB, means over images and seeds; ``standard error`` of the mean gain.
     """
     rows = []
-    for setting in NOISES:
-        found = runs[runs["setting"] == setting]
-        y = found[found["method"] == "noisy"]["dB"].mean()
-        for method in ("dip", "deepred"):
-            mine = found[found["method"] == method]
-            squares, own = (mine[mine["preset"] == f"fast, {t}"] for t in ("l2", "likelihood"))
-            gain = against(mine, "fast, l2", ["fast, likelihood"]).iloc[0]
-            ends = squares["dB"].mean(), own["dB"].mean()
-            rows.append((setting, NAMES[method], y, *ends, gain["mean"], gain["standard error"]))
+    for setting, method in product(NOISES, ("dip", "deepred")):
+        found = where(of(runs, "noise"), setting=setting)
+        y, mine = where(found, method="noisy")["dB"].mean(), where(found, method=method)
+        ends = (where(mine, variant=term)["dB"].mean() for term in TERMS)
+        gain = against(mine, ("fast", TERMS[0]), [("fast", TERMS[1])]).iloc[0]
+        rows.append((setting, NAMES[method], y, *ends, gain["mean"], gain["standard error"]))
     columns = ["noise", "method", "measured", "squares", "likelihood", "gain", "standard error"]
-    return pd.DataFrame(rows, columns=columns).round(2)
+    return noted(pd.DataFrame(rows, columns=columns).round(2), not_run(runs, "noise"))
 
 
 def architectures(runs: pd.DataFrame) -> pd.DataFrame:
-    """Study `architectures`: a row a network, with the PSNR of DIP and DeepRED in dB.
+    """Study architectures: a row a network, with the PSNR of DIP and DeepRED in dB.
 
     Means over images and seeds, at the last iteration and (``best``) at each run's best.
     """
-    rows = []
-    for name in ARCHITECTURES:
-        mine = runs[runs["preset"] == f"fast, {name}"]
-        found = [mine[mine["method"] == m][["dB", "best_psnr"]].mean() for m in ("dip", "deepred")]
-        ends = [row["dB"] for row in found]
-        rows.append((name, *ends, *(row["best_psnr"] for row in found)))
+    found = of(runs, "architectures")
+    rows = [
+        (
+            name,
+            *(
+                where(found, variant=name, method=method)[end].mean()
+                for end, method in product(("dB", "best_psnr"), ("dip", "deepred"))
+            ),
+        )
+        for name in ARCHITECTURES
+    ]
     columns = ["network", "DIP", "DeepRED", "DIP, best", "DeepRED, best"]
-    return pd.DataFrame(rows, columns=columns).round(2)
+    return noted(pd.DataFrame(rows, columns=columns).round(2), not_run(runs, "architectures"))
 
 
 def denoisers(runs: pd.DataFrame) -> pd.DataFrame:
-    """Study `denoisers`: what each denoiser in DeepRED brings over DIP.
+    """Study denoisers: what each denoiser in DeepRED brings over DIP.
 
     Columns: ``denoiser``, ``σ_f`` of 255 (none for the median), and for each task the mean gain in
-    dB over images and seeds with its ``standard error``; NaN for what has not been run.
+    dB over images and seeds with its ``standard error``.
     """
     names = [name.partition(" ")[::2] for name in DENOISERS]
     table = {
         "denoiser": [DENOISER_NAMES[name] for name, _ in names],
         "σ_f": [level for _, level in names],
     }
-    labels = [f"fast, {name}" for name in DENOISERS]
+    others = [("fast", name) for name in DENOISERS]
     for task, title in (("denoise", "denoising"), ("sr", "super-resolution")):
-        gains = against(of(runs, "denoisers", task), "fast, none", labels).round(2)
+        gains = against(of(runs, "denoisers", task), ("fast", "none"), others).round(2)
         table[f"{title} [dB]"] = gains["mean"]
         table[f"standard error, {title}"] = gains["standard error"]
-    return pd.DataFrame(table)
+    return noted(pd.DataFrame(table), not_run(runs, "denoisers"))
 
 
 def methods(runs: pd.DataFrame, experiment: str) -> pd.DataFrame:
-    """Studies `inpainting` and `tomography`: a row an image and method.
+    """Studies inpainting and tomography: a row an image and method.
 
     Columns: ``image``, ``method``, ``runs``, ``PSNR [dB]`` (the mean over seeds), ``SSIM``,
-    ``seconds``; NaN for what has not been run.
+    ``seconds``.
     """
-    found = of(runs, experiment)
-    rows = []
-    for run in dict.fromkeys((run.image, run.method) for run in STUDIES[experiment]((0,))):
-        mine = found[(found["image"] == run[0]) & (found["method"] == run[1])]
+    (study,), rows = STUDIES[experiment], []
+    for case, way in product(study.cases, study.ways):
+        mine = where(of(runs, experiment), image=case.image, method=way.method)
         seconds = f"{mine['seconds'].mean():.0f}" if len(mine) else np.nan
         psnr, ssim = round(mine["dB"].mean(), 2), round(mine["ssim"].mean(), 3)
-        rows.append((run[0], NAMES[run[1]], len(mine), psnr, ssim, seconds))
+        rows.append((case.image, NAMES[way.method], len(mine), psnr, ssim, seconds))
     columns = ["image", "method", "runs", "PSNR [dB]", "SSIM", "seconds"]
-    return pd.DataFrame(rows, columns=columns)
+    return noted(pd.DataFrame(rows, columns=columns), not_run(runs, experiment))
 
 
 def tables(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """All of the above by file name, from the runs of runs.csv."""
+    """Those above by file name, but `choices`."""
     found = {name: methods(runs, name) for name in ("inpainting", "tomography")}
-    found["noise"] = noise(of(runs, "noise"))
-    found["architectures"] = architectures(of(runs, "architectures"))
-    found["denoisers"] = denoisers(runs)
+    found |= {each.__name__: each(runs) for each in (noise, architectures, denoisers)}
     return found | {f"deviations-{task}": deviations(runs, task) for task in DEVIATIONS}
 
 
-def _setting(runs: pd.DataFrame) -> pd.DataFrame:
-    """The study `sensitivity` with a column for each parameter that it moves."""
-    found = of(runs, "sensitivity")
+def _deepred(runs: pd.DataFrame, x_update: str, moved: Sequence[str]) -> pd.DataFrame:
+    """DeepRED's runs of study sensitivity, with a column for each parameter that it moves.
+
+    Those alone that have preset paper's value of all parameters but `moved`.
+    """
+    found = where(of(runs, "sensitivity"), method="deepred")
+    names, usual = ("lam", "mu", "x_update", *SENSITIVITY), preset("paper")
     settings = found["settings"].map(json.loads)
-    names = ["lam", "mu", "x_update", *SENSITIVITY]
-    return found.assign(**{name: [s[name] for s in settings] for name in names})
+    found = found.assign(**{name: [s[name] for s in settings] for name in names})
+    for name in names:
+        if name not in (*moved, "c", "x_update"):
+            found = found[np.isclose(found[name].astype(float), getattr(usual, name))]
+    return where(found, x_update=x_update)
 
 
 def sensitivity_map(runs: pd.DataFrame, value: str = "dB") -> pd.DataFrame:
-    """Mean over the images for each lambda (rows) and mu (columns); NaN where it has not been run.
+    """Mean over the images for each lambda (rows) and mu (columns).
 
     `value` is "dB", at the end, or "best_psnr", at each run's best iteration.
     """
-    found = _setting(runs)
-    usual = preset("paper")
-    for name in SENSITIVITY:
-        if name != "c":
-            found = found[np.isclose(found[name].astype(float), getattr(usual, name))]
-    found = found[(found["x_update"] == "fixed-point") & (found["method"] == "deepred")]
+    found = _deepred(runs, "fixed-point", ("lam", "mu"))
     table = found.pivot_table(index="lam", columns="mu", values=value, aggfunc="mean")
     return table.reindex(index=WEIGHTS, columns=WEIGHTS)
 
@@ -203,18 +215,7 @@ def sensitivity_line(runs: pd.DataFrame, name: str) -> pd.DataFrame:
 
     Columns: ``value``, ``end``, ``best``, dB over the images; the usual value is among them.
     """
-    found, usual = _setting(runs), preset("paper")
-    found = found[found["method"] == "deepred"]
-    kind = "steepest-descent" if name == "c" else "fixed-point"
-    found = found[found["x_update"] == kind]
-    for other in ("lam", "mu", *SENSITIVITY):
-        if other not in (name, "c"):
-            found = found[np.isclose(found[other].astype(float), getattr(usual, other))]
-    groups = found.groupby(found[name].astype(float))
-    rows = [
-        (value, *(groups.get_group(value)[c].mean() for c in ("dB", "best_psnr")))
-        if value in groups.groups
-        else (value, np.nan, np.nan)
-        for value in map(float, SENSITIVITY[name])
-    ]
-    return pd.DataFrame(rows, columns=["value", "end", "best"])
+    found = _deepred(runs, "steepest-descent" if name == "c" else "fixed-point", (name,))
+    means = found.groupby(found[name].astype(float))[["dB", "best_psnr"]].mean()
+    means = means.reindex(list(map(float, SENSITIVITY[name]))).reset_index()
+    return means.set_axis(["value", "end", "best"], axis=1)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -22,11 +20,11 @@ from ..compute.engine import Engine, pick
 from ..errors import CheckpointError, DivergedError
 from ..restoration import Problem, Result, restore_all
 from ..solver import State
-from .runs import DIRECT, METRICS, Run
-from .store import Store, provenance
-from .studies import STOPPING
-
-logger = logging.getLogger(__name__)
+from .files import set_aside
+from .provenance import provenance
+from .runs import DIRECT, TASKS, Run
+from .store import Store
+from .studies import RULES
 
 TV_WEIGHT = 3e-5  # of tomography's baseline, the best of 1e-5, 3e-5, 1e-4 on the phantom
 
@@ -46,7 +44,7 @@ def execute(
 ) -> dict:
     """Compute a run unless the store has it, and return its record.
 
-    `progress` is told the iterations done so far, over all of the run's restarts, and the PSNR.
+    `progress` is called with the iterations done so far, of all its restarts, and the PSNR.
     """
 
     def one(_: int, done: int, psnr: float) -> None:
@@ -73,7 +71,7 @@ def execute_all(
 
     Parameters
     ----------
-    progress : told the number of a run, its iterations so far, and the PSNR.
+    progress : is called with the number of a run, its iterations so far, and the PSNR.
     truths : the runs' ground truths, where they are not to be read from disk.
     wait : for runs that another process has; else they raise.
 
@@ -93,7 +91,7 @@ def execute_all(
         for i in todo:
             truth = runs[i].truth() if truths is None else truths[i]
             job = _Execution(runs[i], truth, store, device, max(1, batch), partial(tell, i))
-            stack.enter_context(store.claim(runs[i].key(truth), wait=wait))
+            stack.enter_context(store.claim(*runs[i].keys(truth), wait=wait))
             records[i] = store.get(job.key)  # it may have come while we waited
             if records[i] is None:
                 under_way.append((i, job))
@@ -125,10 +123,7 @@ def _restored(jobs: list[_Execution], engine: Engine) -> list[Result | DivergedE
         try:
             return restore_all([job.problem() for job in jobs], engine=engine)
         except CheckpointError as error:
-            aside = error.path.with_suffix(".damaged")
-            os.replace(error.path, aside)
-            told = "%s: %s; set aside as %s, and the run begins anew"
-            logger.warning(told, error.path, error.why, aside.name)
+            set_aside(error.path, error.why, "the run begins anew")
 
 
 class _Execution:
@@ -136,8 +131,8 @@ class _Execution:
 
     def __init__(self, run: Run, truth: Tensor, store: Store, device: str, batch: int, tell):
         self.run, self.truth, self.store, self.tell = run, truth, store, tell
-        self.y = run.measurement(truth)
-        self.metric = lambda image, truth: METRICS[run.task](run.finished(image, self.y), truth)
+        self.y, metric = run.measurement(truth), TASKS[run.task].metric
+        self.metric = lambda image, truth: metric(run.finished(image, self.y), truth)
         work = run.settings and run.settings.channels * truth.shape[2] * truth.shape[3]
         work = None if run.method == "red" else work
         self.engine = pick(device, run.precision, work=work)
@@ -188,7 +183,7 @@ class _Execution:
             "plain_psnr": float(curve["psnr_output"][last]),  # and its last output alone
             "run_means": _run_means(result.images, self.truth, self.metric),
             "iterations": max(result.iterations),  # fewer than the budget where it has settled
-            "stops": self._observers.told(lambda image: self.metric(image.cpu(), self.truth)),
+            "stops": self._observers.summary(lambda image: self.metric(image.cpu(), self.truth)),
         }
         spent = float(curve.pop("processor_seconds").sum())
         image = self.run.finished(result.image.cpu(), self.y)
@@ -199,36 +194,31 @@ class _Execution:
         self, image: Tensor, seconds: float, spent: float | None, curve: dict | None, more: dict
     ) -> dict:
         run = self.run
-        record = {
-            "key": self.key,
-            "profile": run.profile,
-            "experiment": run.experiment,
-            "task": run.task,
-            "setting": run.setting,
-            "dataset": run.dataset,
-            "image": run.image,
-            "crop": "" if run.crop is None else " ".join(map(str, run.crop)),
-            "method": run.method,
-            "preset": run.preset,
-            "seed": run.seed,
-            "iterations": run.settings.iterations if run.settings else 0,
-            "metrics": {**metrics.all_of(image, self.truth), **more},
-            "seconds": seconds,
-            "processor_seconds": spent,  # of this process; None where a GPU computes
-            "settings": run.settings.as_dict() if run.settings else {},
-            "provenance": provenance(self.engine),
-        }
-        self.store.put(record, curve, image)
-        path = self.store.folder / "checkpoints" / f"{self.key}.pt"
-        path.unlink(missing_ok=True)  # the record is what is kept
+        fields = "profile experiment task setting dataset image method preset variant seed".split()
+        record = self.store.put(
+            {
+                "key": self.key,
+                **{name: getattr(run, name) for name in fields},
+                "crop": "" if run.crop is None else " ".join(map(str, run.crop)),
+                "iterations": run.settings.iterations if run.settings else 0,
+                "metrics": {**metrics.all_of(image, self.truth), **more},
+                "seconds": seconds,
+                "processor_seconds": spent,  # of this process; None where a GPU computes
+                "settings": run.settings.as_dict() if run.settings else {},
+                "provenance": provenance(self.engine),
+            },
+            curve,
+            image,
+        )
+        self.store.checkpoint(self.key).unlink(missing_ok=True)  # the record is what is kept
         return record
 
 
 class _Rules:
-    """The rules of `STOPPING`, looking on at a run of that experiment; none at any other."""
+    """The `RULES`, which watch a run of study stopping and stop nothing; none at any other."""
 
     def __init__(self, run: Run) -> None:
-        wanted = STOPPING if run.experiment == "stopping" else {}
+        wanted = RULES if run.experiment == "stopping" else {}
         self._rules = {n: rules.named(n, run.sigma, every=1, **o) for n, o in wanted.items()}
         self._stopped: dict[str, int] = {}
 
@@ -237,7 +227,7 @@ class _Rules:
             if rule.update(state):
                 self._stopped.setdefault(name, state.k)
 
-    def told(self, metric: Callable[[Tensor], float]) -> str:
+    def summary(self, metric: Callable[[Tensor], float]) -> str:
         """By rule [iteration at which it would stop, that of its image, PSNR], JSON; null if it
         would not. "" without rules."""
         found = {}

@@ -20,7 +20,6 @@ from ..compute.engine import PRECISIONS, Engine, pick
 from ..errors import InputError
 from ..io import datasets, resize
 from ..operators import Blur, Downsample, Identity, Inpaint, degrade
-from ..presets import preset
 from ..settings import Settings
 
 
@@ -43,8 +42,6 @@ TASKS = {
     "tomography": Task("tomography", metrics.psnr, "fbp", 0.0025),
     "noise": Task("denoising", metrics.psnr, "noisy", 0.0),
 }
-METRICS = {name: task.metric for name, task in TASKS.items()}
-
 # Methods without a solver: the measurement itself, and what is computed from it directly.
 DIRECT = ("noisy", "blurred", "bicubic", "nlm", "cbm3d", "masked", "fbp", "tv")
 
@@ -56,7 +53,7 @@ _MODELS = {
 
 
 def column(task: str) -> str:
-    """The column of a record that has the PSNR of a task."""
+    """The column of a record with the PSNR by which a task is measured, "psnr" or "psnr_y"."""
     return "psnr_y" if TASKS[task].metric is metrics.psnr_y else "psnr"
 
 
@@ -75,11 +72,11 @@ class Run:
     dataset: str
     image: str
     crop: tuple[int, int, int] | None  # top, left, side
-    sigma: float  # of the noise, in image units
     method: str  # those of DIRECT need no settings
     preset: str
     settings: Settings | None
     seed: int
+    variant: str = ""  # a study's name for what it changes of the preset
     precision: str = "auto"  # of deepred.compute.engine.pick; the machine's own unless named
     term: str = "l2"  # the data term; "likelihood" for that of the noise's model
 
@@ -89,14 +86,9 @@ class Run:
         return _truth(self.dataset, self.image, self.crop, self.factor, where)
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """Height and width of the ground truth, which need not be on this machine."""
-        if self.crop is not None:
-            return self.crop[2], self.crop[2]
-        if self.dataset == "builtin":
-            return tuple(self.truth().shape[2:])
-        (entry,) = datasets.select([f"{self.dataset}/{self.image}"])
-        return entry.height - entry.height % self.factor, entry.width - entry.width % self.factor
+    def sigma(self) -> float:
+        """Of the noise, in image units; 0 for none, or where it is of another model."""
+        return TASKS[self.task].sigma
 
     @property
     def factor(self) -> int:
@@ -113,7 +105,7 @@ class Run:
         if self.task == "inpaint":
             return _mask(self.dataset, self.image, os.environ.get("DEEPRED_DATA"))
         if self.task == "tomography":
-            return Radon.views(self.shape[0], int(self.setting.split()[0]))
+            return Radon.views(self.truth().shape[2], int(self.setting.split()[0]))
         return Identity()
 
     @property
@@ -165,21 +157,18 @@ class Run:
         `precision` is the engine's, where the run names none: a run in tf32 is another than one in
         float32.
         """
-        told = [
-            version(self.settings), self.task, self.setting, self.sigma, self.method, self.seed,
-            self.settings and self.settings.told(),
-        ]  # fmt: skip
-        if self.precision != "auto":
-            told.append(self.precision)
-        elif precision != "float32":
-            told.append(precision)
+        s, name = self.settings, self.precision if self.precision != "auto" else precision
+        parts = [version(s), self.task, self.setting, self.sigma, self.method, self.seed]
+        parts.append(s and s.told())
+        if self.precision != "auto" or precision != "float32":
+            parts.append(name)
         if self.term != "l2":
-            told.append(self.term)
-        if "," in self.preset:  # a study's variant: its row must not be another study's
-            told.append(f"{self.experiment}: {self.preset}")
-        denoiser = "bm3d" if self.method == "cbm3d" else self.settings and self.settings.denoiser
-        told += _DENOISER_VERSIONS.get(denoiser, [])
-        digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+            parts.append(self.term)
+        if self.variant:  # its row must not be another study's
+            parts.append(f"{self.experiment}: {self.label}")
+        denoiser = "bm3d" if self.method == "cbm3d" else s and s.denoiser
+        parts += _DENOISER_VERSIONS.get(denoiser, [])
+        digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
         digest.update(truth.contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
 
@@ -193,8 +182,13 @@ class Run:
         return self.settings.iterations * self.settings.runs if self.settings else 0
 
     @property
+    def label(self) -> str:
+        """The preset and the variant, for people to read."""
+        return ", ".join(filter(None, (self.preset, self.variant)))
+
+    @property
     def title(self) -> str:
-        which = f"{self.method} ({self.preset})" if self.preset else self.method
+        which = f"{self.method} ({self.label})" if self.preset else self.method
         what = "" if self.task == "denoise" else f" {self.setting}"
         return f"{self.image}{what} {which}" + (f" seed {self.seed}" if self.seed else "")
 
@@ -213,43 +207,8 @@ def _mask(dataset: str, image: str, where: str | None) -> Inpaint:
     return Inpaint.of(datasets.load(dataset, f"{image}_mask").image[0, 0] > 0.5)
 
 
-def make(
-    experiment,
-    profile,
-    task,
-    setting,
-    dataset,
-    image,
-    crop,
-    method,
-    name,
-    changes,
-    seed,
-    small=None,
-):
-    """A run by its preset's name, with `changes` of the settings.
-
-    `small` is whether it is the preset for crops (`deepred.presets.preset`): of a crop unless
-    given.
-    """
-    small = crop is not None if small is None else small
-    settings = None
-    if method not in DIRECT:
-        # Other noise has the settings of Gaussian noise, and any number of views those of any.
-        like = {"noise": ("denoise", None), "tomography": (task, None)}.get(task, (task, setting))
-        settings = preset(name, like[0], method, like[1], small=small)
-        if method == "red":  # no network to make smaller, and few iterations as it is
-            changes = {}
-        settings = settings.replace(**changes)
-    return Run(
-        profile=profile, experiment=experiment, task=task, setting=setting, dataset=dataset,
-        image=image, crop=crop, sigma=TASKS[task].sigma, method=method, preset=name,
-        settings=settings, seed=seed,
-    )  # fmt: skip
-
-
 def version(settings: Settings | None) -> int:
-    """The version that the key of a stored result tells, for these settings.
+    """The solver's version that enters a run's key, for these settings.
 
     1 where the results of version 1 stand: without a mean (or without a solver, None) nothing
     changed; after 500 iterations the first image's weight in theirs is .99^500, which changes the

@@ -1,49 +1,57 @@
 """Results on disk: one record a run, whole or not at all, and the small CSVs that are committed.
 
 A store is a folder. `records/KEY.json` is written last, so that a run is there when its record is;
-`curves/KEY.csv` holds what was measured along the way and `images/KEY.png` the restored image. An
-exported folder has one table, `runs.csv`, in place of the records.
+`curves/KEY.csv` holds what was measured along the way and `images/KEY.png` the restored image, and
+the record has their hashes. An exported folder has one table, `runs.csv`, in place of the records.
 """
 
 from __future__ import annotations
 
+import csv
+import hashlib
 import json
-import logging
 import math
 import numbers
-import os
-import platform
-import shutil
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from datetime import datetime, timezone
-from importlib import metadata
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pandas as pd
-import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from .. import __version__
-from ..compute.engine import Engine
 from ..errors import InputError
 from ..io.files import WriteError, replacing
 from ..io.images import Picture, write
+from .files import check_writable, copy, make_folder, set_aside
+from .runs import TASKS
 from .studies import ENDS_ALONE
 
-logger = logging.getLogger(__name__)
-
 # Columns of the committed runs.csv, in order.
-COLUMNS = (
-    "key", "profile", "experiment", "task", "setting", "dataset", "image", "crop", "method",
-    "preset", "seed", "iterations", "psnr", "psnr_y", "snr", "ssim", "single_psnr", "plain_psnr",
-    "best_psnr", "best_iteration", "run_means", "stops", "seconds", "processor_seconds",
-    "device", "precision",
-    "threads", "cpu", "gpu", "deepred", "commit", "python", "torch", "numpy", "scikit-image",
-    "pillow", "bm3d", "date", "settings",
-)  # fmt: skip
+COLUMNS = tuple(
+    "key profile experiment task setting dataset image crop method preset variant seed iterations "
+    "psnr psnr_y snr ssim single_psnr plain_psnr best_psnr best_iteration run_means stops seconds "
+    "processor_seconds device precision threads cpu gpu deepred commit python torch numpy "
+    "scikit-image pillow bm3d date settings".split()
+)
+# What makes two rows the same run, whatever the code that computed it.
+IDENTITY = tuple("profile experiment task setting image method preset variant seed".split())
+# The files of a run, by their folder; the record comes last.
+FILES = {"curves": ".csv", "images": ".png", "records": ".json"}
+
+# What a record has at least.
+_FIELDS = dict.fromkeys(
+    "profile experiment task setting dataset image crop method preset variant".split(), str
+) | dict(
+    seed=int,
+    iterations=int,
+    metrics=dict,
+    seconds=float,
+    settings=dict,
+    provenance=dict,
+    sha256=dict,
+)
+_TEXTS = (*IDENTITY[:-1], "key", "dataset", "crop", "run_means", "stops", "date", "settings")
 
 
 class Claimed(Exception):
@@ -60,51 +68,80 @@ class Store:
         return self.get(key) is not None
 
     def get(self, key: str) -> dict | None:
-        """The record of a run, None if it is not there. A damaged one is set aside."""
-        path = self.folder / "records" / f"{key}.json"
-        if not path.exists():
-            return None
+        """The record of a run, None if it is not there.
+
+        What is no record, or one whose image or curve is not as it was written, is set aside.
+        """
+        path = self.file("records", key)
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            if record["key"] != key:
-                raise ValueError(f"key is {record['key']}")
+            record = _checked(json.loads(path.read_bytes()), key)
+            self._check_files(record)
             return record
-        except (ValueError, KeyError, TypeError) as error:
-            aside = path.with_suffix(".damaged")
-            os.replace(path, aside)
-            logger.warning("%s: not a record (%s); set aside as %s", path, error, aside.name)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, RecursionError) as error:
+            set_aside(path, f"not a record ({error})", "the run is to be computed again")
             return None
 
-    def put(self, record: dict, curve: Mapping[str, Sequence[float]] | None, image: Tensor) -> None:
-        """Store a finished run under record["key"]; the curve's columns are equally long."""
+    def _check_files(self, record: dict) -> None:
+        for part in ("images", "curves") if record["iterations"] else ("images",):
+            path, digest = self.file(part, record["key"]), record["sha256"].get(part)
+            if not path.is_file() or digest not in (None, _sha256(path)):  # None before there was
+                raise ValueError(f"{path} is not the file that it describes")
+
+    def put(self, record: dict, curve: Mapping[str, Sequence] | None, image: Tensor) -> dict:
+        """Store a finished run under record["key"]; the curve's columns are equally long.
+
+        Returns the record with the hashes of its files.
+        """
         key = record["key"]
-        write(self.part("images") / f"{key}.png", Picture(image))
+        self.part("images")
+        write(self.file("images", key), Picture(image))
+        digests = {"images": _sha256(self.file("images", key))}
         if curve is not None:
-            with replacing(self.part("curves") / f"{key}.csv") as temporary:
-                rows = [[_number(v) for v in values] for values in zip(*(curve[n] for n in curve))]
-                lines = [",".join(cells) for cells in ([*curve], *rows)]
-                temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        with replacing(self.part("records") / f"{key}.json") as temporary:
+            self.part("curves")
+            with (
+                replacing(self.file("curves", key)) as temporary,
+                open(temporary, "w", newline="", encoding="utf-8") as file,
+            ):
+                rows = csv.writer(file, lineterminator="\n")
+                rows.writerow(curve)
+                rows.writerows(map(_number, values) for values in zip(*(curve[n] for n in curve)))
+            digests["curves"] = _sha256(self.file("curves", key))
+        record = {**record, "sha256": digests}
+        self.part("records")
+        with replacing(self.file("records", key)) as temporary:
             temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        return record
+
+    def file(self, part: str, key: str) -> Path:
+        """A file of a run, of "records", "curves" or "images"."""
+        return self.folder / part / f"{key}{FILES[part]}"
 
     def image(self, key: str) -> Path:
         """The restored image of a run, PNG."""
-        return self.folder / "images" / f"{key}.png"
+        return self.file("images", key)
 
     def checkpoint(self, key: str) -> Path:
         """Where a run in progress saves itself."""
         return self.part("checkpoints") / f"{key}.pt"
 
     def part(self, name: str) -> Path:
-        """One of the store's folders, which is made: records, curves, images, checkpoints."""
-        self._make(self.folder / name)
-        return self.folder / name
+        """One of the store's folders, which is made: records, curves, images, checkpoints.
+
+        Raises
+        ------
+        WriteError
+            If it cannot be made.
+        """
+        return make_folder(self.folder / name)
 
     @contextmanager
-    def claim(self, key: str, *, wait: bool = True) -> Iterator[None]:
+    def claim(self, key: str, *others: str, wait: bool = True) -> Iterator[None]:
         """Have a run to oneself, against every process that shares the folder.
 
-        The claim ends with the process, however it ends.
+        The claim ends with the process, however it ends. What a killed process has left
+        half-written under this key, or the `others` that the run may have, is removed.
 
         Raises
         ------
@@ -119,12 +156,27 @@ class Store:
         except OSError as error:
             raise WriteError(f"{lock.lock_file}: cannot be written ({error.strerror})") from None
         try:
+            for each in (key, *others):
+                for path in self.folder.glob(f"*/.{each}.*.part"):
+                    path.unlink(missing_ok=True)
             yield
         finally:
-            # Whoever takes a new file of this name finds the record, or begins as after a kill.
-            if self.has(key):
-                Path(lock.lock_file).unlink(missing_ok=True)
+            # While it is held: who waits for this file sees that it is gone, and takes a new one.
+            Path(lock.lock_file).unlink(missing_ok=True)
             lock.release()
+
+    def check(self) -> None:
+        """Before hours of work: make the folder, and remove what killed processes have left in it.
+
+        Raises
+        ------
+        WriteError
+            If it cannot be written to.
+        """
+        check_writable(self.part("records") / "record")
+        for lock in self.folder.glob("claims/*.lock"):
+            with suppress(Claimed), self.claim(lock.stem, wait=False):
+                pass
 
     def records(self) -> list[dict]:
         """All finished runs."""
@@ -134,34 +186,35 @@ class Store:
     def export(
         self,
         folder: str | Path,
-        keys: list[str] | None = None,
+        keys: Sequence[str] | None = None,
         *,
         keep: bool = False,
         images: bool = False,
-    ) -> None:
+    ) -> int:
         """Write runs.csv, of all runs or of `keys`, sorted for small differences, and their curves.
 
         `keep` leaves what the folder holds already, but for runs that are computed anew: results of
         several machines come together so. `images` copies the restored images to images/KEY.png.
         Curves and images of runs that are no longer in runs.csv go. Of studies that are shown by
-        their ends alone (`studies.ENDS_ALONE`) there are no curves.
+        their ends alone (`studies.ENDS_ALONE`) there are no curves. Returns how many runs came from
+        this store.
         """
         folder = Path(folder)
         records = [r for r in self.records() if keys is None or r["key"] in keys]
         runs = as_table(records)
-        if keep and (folder / "runs.csv").exists():
+        if keep:
             runs = _merged(read_runs(folder), runs)
         runs = runs.sort_values(list(IDENTITY), kind="stable")
         # Whole numbers also beside empty ones.
         runs["best_iteration"] = pd.to_numeric(runs["best_iteration"]).astype("Int64")
-        for name in ("curves", "images") if images else ("curves",):
-            self._make(folder / name)
+        make_folder(folder)
+        for part in ("curves", "images") if images else ("curves",):
+            make_folder(folder / part)
             for record in records:
-                if name == "curves" and record["experiment"] in ENDS_ALONE:
-                    continue
-                for source in (self.folder / name).glob(f"{record['key']}.*"):
-                    with replacing(folder / name / source.name) as temporary:
-                        shutil.copyfile(source, temporary)
+                source = self.file(part, record["key"])
+                drawn = part == "images" or record["experiment"] not in ENDS_ALONE
+                if drawn and source.exists():
+                    copy(source, folder / part / source.name)
         with replacing(folder / "runs.csv") as temporary:
             runs.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
         with_curve = ~runs["experiment"].isin(ENDS_ALONE)
@@ -169,30 +222,34 @@ class Store:
         for path in [*folder.glob("curves/*.csv"), *folder.glob("images/*.png")]:
             if path.stem not in wanted[path.parent.name]:
                 path.unlink()
-
-    @staticmethod
-    def _make(folder: Path) -> None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise WriteError(
-                f"{folder}: cannot be made ({error.strerror}); choose another folder"
-            ) from None
+        return len(records)
 
 
-# What makes two rows the same run, whatever the code that computed it.
-IDENTITY = ("profile", "experiment", "task", "setting", "image", "method", "preset", "seed")
+def _checked(record: object, key: str) -> dict:
+    """A record with every field that the tables need, or a ValueError that says what is wrong."""
+    if not isinstance(record, dict) or record.get("key") != key:
+        raise ValueError(f"it has not the key {key}")
+    if "variant" not in record and isinstance(record.get("preset"), str):
+        # Before there was this field the preset's name held both.
+        record["preset"], _, record["variant"] = record["preset"].partition(", ")
+    record.setdefault("sha256", {})
+    kinds = {int: numbers.Integral, float: numbers.Real}
+    for name, kind in _FIELDS.items():
+        if not isinstance(record.get(name), kinds.get(kind, kind)):
+            raise ValueError(f"its {name} is {record.get(name)!r:.40}")
+    if record["task"] not in TASKS or not isinstance(record["metrics"].get("psnr"), numbers.Real):
+        raise ValueError("its task or PSNR is none")
+    return record
 
 
 def _merged(old: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """The rows of `old`, with those of `runs` in place of older ones of the same runs."""
-    old = old.astype({"preset": object}).fillna({"preset": ""})
     names = list(IDENTITY)
     new = set(map(tuple, runs[names].astype(str).to_numpy()))
     stay = [tuple(row) not in new for row in old[names].astype(str).to_numpy()]
     old = old[stay]
     old = old[~old["key"].isin(runs["key"])]
-    return pd.concat([t for t in (old, runs) if len(t)], ignore_index=True)
+    return pd.concat([t for t in (old, runs) if len(t)] or [runs], ignore_index=True)
 
 
 def as_table(records: list[dict]) -> pd.DataFrame:
@@ -201,14 +258,34 @@ def as_table(records: list[dict]) -> pd.DataFrame:
 
 
 def read_runs(folder: str | Path) -> pd.DataFrame:
-    """The exported runs of a folder; an empty table with the same columns if there are none."""
+    """The exported runs of a folder; an empty table with the same columns if there are none.
+
+    Texts that a row has not are "", numbers NaN.
+
+    Raises
+    ------
+    InputError
+        If the folder's runs.csv is no such table.
+    """
     path = Path(folder) / "runs.csv"
     if not path.exists():
         return pd.DataFrame(columns=COLUMNS)
-    table = pd.read_csv(
-        path, dtype=dict.fromkeys(("key", "preset", "crop", "run_means", "stops"), str)
-    )
-    return table.reindex(columns=COLUMNS)
+    kinds = dict.fromkeys(_TEXTS, str) | {"psnr": float, "seconds": float, "seed": int}
+    try:
+        table = pd.read_csv(path, dtype=kinds)
+        if "variant" not in table and "preset" in table:  # as of a record
+            both = table["preset"].fillna("").str.partition(", ")
+            table["preset"], table["variant"] = both[0], both[2]
+        lacking = [name for name in (*_TEXTS, "psnr") if name not in table]
+        if lacking:
+            raise ValueError(f"no column {lacking[0]}")
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"{path}: not exported results ({reason}); deepred results export writes them"
+        ) from None
+    table = table.reindex(columns=COLUMNS)
+    return table.fillna(dict.fromkeys(_TEXTS, ""))
 
 
 def read_curves(folder: str | Path, key: str) -> pd.DataFrame:
@@ -225,22 +302,6 @@ def read_curves(folder: str | Path, key: str) -> pd.DataFrame:
     return pd.read_csv(path).dropna(axis=1, how="all")
 
 
-def provenance(engine: Engine) -> dict:
-    """Where and with what a result is being made."""
-    return {
-        "deepred": __version__,
-        "commit": commit(),
-        "python": platform.python_version(),
-        **{name: _version(name) for name in ("torch", "numpy", "scikit-image", "pillow", "bm3d")},
-        "device": engine.device,
-        "cpu": processor(),
-        "gpu": torch.cuda.get_device_name() if engine.device == "cuda" else "",
-        "threads": engine.threads or torch.get_num_threads(),
-        "precision": engine.precision,
-        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
-    }
-
-
 def _number(value: float) -> str:
     """Six digits, as the tables have; nothing for NaN."""
     if isinstance(value, numbers.Integral):
@@ -248,43 +309,8 @@ def _number(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.6g}"
 
 
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:  # bm3d is an extra
-        return ""
-
-
-def commit() -> str:
-    """The commit of the code that runs, with "+" where it was changed since; "" if unknown."""
-    here = Path(__file__).resolve().parent.parent
-    try:
-        git = ["git", "-C", str(here)]
-        tracked = [*git, "ls-files", "--error-unmatch", "__init__.py"]
-        subprocess.run(tracked, capture_output=True, check=True)  # not a repository around a venv
-        head = subprocess.run(
-            [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        changed = subprocess.run(
-            [*git, "status", "--porcelain", "--", str(here)],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return head + ("+" if changed.strip() else "")
-
-
-def processor() -> str:
-    """The CPU's name."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _row(record: dict) -> dict:

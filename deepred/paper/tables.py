@@ -1,14 +1,13 @@
 """The paper's tables with ours beside the printed numbers, from stored runs.
 
 What was not run has no row, or is NaN or None in one, which `markdown` shows as a dash; nothing is
-filled in, and `left_out` says what that is. A mean over images is there only where all of them were
-run.
+filled in, and the sentence `attrs["left_out"]` of a table says what that is and what computes it. A
+mean over images is there only where all of them were run.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,17 +15,18 @@ import pandas as pd
 
 from ..io.files import replacing
 from ..presets import SETTINGS, preset
-from ..settings import Settings
-from . import bench
-from .experiments import TABLE_4_QUOTED, TABLES, Table, printed
-from .runs import column as metric_column
-from .studies import ECONOMY, ECONOMY_CROPS, PRECISIONS, STOPPING
+from .experiments import TABLE_4_QUOTED, TABLES, Table, plan, printed
+from .files import make_folder
+from .runs import column
 
 NAMES = {
-    "noisy": "noisy", "blurred": "blurred", "bicubic": "bicubic", "nlm": "NLM", "cbm3d": "CBM3D",
-    "masked": "masked", "fbp": "FBP", "tv": "TV",
-    "red": "RED", "dip": "DIP", "dip-tv": "DIP-TV", "deepred": "DeepRED",
-}  # fmt: skip
+    **{name: name for name in ("noisy", "blurred", "bicubic", "masked")},
+    **{"nlm": "NLM", "cbm3d": "CBM3D", "fbp": "FBP", "tv": "TV"},
+    **{"red": "RED", "dip": "DIP", "dip-tv": "DIP-TV", "deepred": "DeepRED"},
+}
+DENOISER_NAMES = {"nlm": "NLM", "bm3d": "BM3D", "tv": "TV"} | {
+    name: name for name in ("wavelet", "bilateral", "median")
+}
 _TITLES = {
     "psnr": "PSNR [dB]",
     "psnr_y": "PSNR-Y [dB]",
@@ -34,22 +34,18 @@ _TITLES = {
     "best_psnr": "at its best [dB]",
     "best_iteration": "best iteration",
 }
-_ORDER = {name: i for i, name in enumerate(NAMES)}
-DENOISER_NAMES = {
-    "nlm": "NLM", "bm3d": "BM3D", "tv": "TV", "wavelet": "wavelet", "bilateral": "bilateral",
-    "median": "median",
-}  # fmt: skip
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A table as Markdown, with a dash for what is not there; one sentence for an empty one."""
+    """A table as Markdown, with a dash for what is not there and a sentence on that under it."""
+    note = table.attrs.get("left_out", "")
     if table.empty:
-        return "Not run yet: `deepred run` computes it."
+        return note or "Not run yet: `deepred run` computes it."
     text = table.astype(object).where(table.notna(), "–").astype(str)
-    lines = ["| " + " | ".join(str(c) for c in text.columns) + " |"]
-    lines += ["|" + "|".join("---" for _ in text.columns) + "|"]
-    lines += ["| " + " | ".join(row) + " |" for row in text.itertuples(index=False)]
-    return "\n".join(lines)
+    rows = [list(map(str, text.columns)), ["---"] * text.shape[1], *text.to_numpy().tolist()]
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    lines[1] = lines[1].replace(" ", "")
+    return "\n".join(lines) + (f"\n\n{note}" if note else "")
 
 
 def titled(table: pd.DataFrame) -> pd.DataFrame:
@@ -61,7 +57,7 @@ def save(table: pd.DataFrame, folder: str | Path, name: str) -> None:
     """Write a table as folder/name.md and folder/name.csv; an empty folder name writes nothing."""
     if not folder:
         return
-    Path(folder).mkdir(parents=True, exist_ok=True)
+    make_folder(Path(folder))
     with replacing(Path(folder) / f"{name}.md") as temporary:
         temporary.write_text(markdown(table) + "\n", encoding="utf-8")
     with replacing(Path(folder) / f"{name}.csv") as temporary:
@@ -70,16 +66,66 @@ def save(table: pd.DataFrame, folder: str | Path, name: str) -> None:
 
 def title(method: str, denoiser: str | None = None) -> str:
     """A method's name; of RED with its denoiser, as its settings are ours and not the paper's."""
-    told = method == "red" and denoiser
-    return NAMES[method] + (f" ({DENOISER_NAMES[denoiser]})" if told else "")
+    shown = method == "red" and denoiser
+    return NAMES[method] + (f" ({DENOISER_NAMES[denoiser]})" if shown else "")
 
 
-def _named(table: Table, setting: str, method: str, name: str) -> str:
-    """`title` with the preset, for one of a table's methods; "" for none."""
-    if method == "red":  # its settings are in no preset of the paper
-        used = preset(name, table.task, "red", setting)
-        return f"{title(method, used.denoiser)}, our settings"
-    return NAMES[method] + (f", preset {name}" if name else "")
+def where(runs: pd.DataFrame, **fields: object) -> pd.DataFrame:
+    """The runs that have these values in these columns."""
+    for name, value in fields.items():
+        runs = runs[runs[name] == value]
+    return runs
+
+
+# What has not been run -------------------------------------------------------------------------
+
+
+def noted(table: pd.DataFrame, sentence: str) -> pd.DataFrame:
+    """The table, with a sentence on what has not been run for `markdown` to put under it."""
+    table.attrs["left_out"] = sentence
+    return table
+
+
+def not_run(runs: pd.DataFrame, *experiments: str, **fields: Iterable[str]) -> str:
+    """One sentence on how many runs of experiments are not among `runs`; "" if all are.
+
+    `fields` restrict the question to runs with one of these values in a field.
+    """
+    names = ["experiment", "task", "setting", "image", "method", "preset", "variant", "seed"]
+    stored = set(runs[names].itertuples(index=False, name=None))
+    planned = [
+        tuple(getattr(run, name) for name in names)
+        for run in plan("paper", list(experiments))
+        if all(getattr(run, name) in values for name, values in fields.items())
+    ]
+    count = sum(run not in stored for run in planned)
+    if not count:
+        return ""
+    return f"Not run yet: {count} of {len(planned)} runs. {_command(*experiments)} computes them."
+
+
+def _command(*experiments: str) -> str:
+    return f"`deepred run --profile paper --only {' '.join(experiments)}`"
+
+
+def left_out(table: Table, setting: str, runs: pd.DataFrame) -> str:
+    """One sentence on which rows of a table have not been run; "" if all have."""
+    long = where(beside(table, setting, runs), quoted=False)
+    rows = []
+    for (method, name), group in long[long["image"] != "average"].groupby(
+        ["method", "preset"], sort=False
+    ):
+        count = group["ours"].notna().sum()
+        if count < len(group):
+            some = f" ({len(group) - count} of {len(group)} images)" if count else ""
+            rows.append(_row_name(table, setting, method, name) + some)
+    if not rows:
+        return ""
+    only = next(name for name, each in TABLES.items() if each is table)
+    return f"Not run yet: {'; '.join(rows)}. {_command(only)} computes what is left."
+
+
+# The paper's tables ----------------------------------------------------------------------------
 
 
 def table_1(name: str = "paper") -> pd.DataFrame:
@@ -88,9 +134,10 @@ def table_1(name: str = "paper") -> pd.DataFrame:
     for task, settings in SETTINGS.items():
         for setting in settings:
             s = preset(name, task, "deepred", setting)
+            what = {"denoise": "denoising", "sr": f"SISR {setting}"}
             rows.append(
                 {
-                    "task": _title(task, setting),
+                    "task": what.get(task, f"deblurring, {setting}"),
                     "σ noise": f"{s.input_noise:g}",
                     "LR": f"{s.learning_rate:g}",
                     "denoiser": DENOISER_NAMES[s.denoiser],
@@ -108,33 +155,24 @@ def beside(table: Table, setting: str, runs: pd.DataFrame) -> pd.DataFrame:
 
     Columns: method, preset, image; ``ours`` [dB], mean over the seeds, NaN where it was not run;
     ``spread``, the standard deviation over the seeds, NaN for one; ``seeds``; ``paper`` [dB], NaN
-    where it prints none; ``difference``. Quoted rows have no preset and nothing of ours.
+    where it prints none; ``difference``; ``quoted``, whether the paper has the row from elsewhere,
+    so that it has no preset and nothing of ours.
     """
-    column = metric_column(table.task)
-    runs = runs[(runs["task"] == table.task) & (runs["setting"] == setting)]
-    runs = runs[runs["image"].isin(table.images)].assign(preset=runs["preset"].fillna(""))
+    runs = where(runs, task=table.task, setting=setting, variant="")
+    runs = runs[runs["image"].isin(table.images)]
     rows = []
     for method, name in (*table.methods, *((quoted, "") for quoted in table.quoted)):
-        found = runs[(runs["method"] == method) & (runs["preset"] == name)]
-        each = found.pivot_table(index="seed", columns="image", values=column)
+        found = where(runs, method=method, preset=name)
+        each = found.pivot_table(index="seed", columns="image", values=column(table.task))
         each = each.reindex(columns=list(table.images))
         each["average"] = each.mean(axis=1, skipna=False)
         for image in each.columns:
-            values = each[image].dropna()
-            rows.append(
-                {
-                    "method": method,
-                    "preset": name,
-                    "image": image,
-                    "ours": values.mean(),
-                    "spread": values.std(),
-                    "seeds": len(values),
-                    "paper": table.printed(setting, method, image),
-                }
-            )
-    result = pd.DataFrame(rows)
-    result["difference"] = result["ours"] - result["paper"]
-    return result
+            values, paper = each[image].dropna(), table.printed(setting, method, image)
+            ours = values.mean(), values.std(), len(values)
+            rows.append((method, name, image, *ours, paper, method in table.quoted))
+    columns = ["method", "preset", "image", "ours", "spread", "seeds", "paper", "quoted"]
+    result = pd.DataFrame(rows, columns=columns)
+    return result.assign(difference=result["ours"] - result["paper"])
 
 
 def compared(table: Table, setting: str, runs: pd.DataFrame) -> pd.DataFrame:
@@ -148,67 +186,56 @@ def compared(table: Table, setting: str, runs: pd.DataFrame) -> pd.DataFrame:
             rows.append({"method": method, "": "quoted", **_texts(numbers["paper"])})
             continue
         if method not in seen and numbers["paper"].notna().any():
-            told = {"method": NAMES[method], "": "paper"}
-            rows.append({**told, **_texts(numbers["paper"], none="–")})
+            rows.append({"method": NAMES[method], "": "paper"} | _texts(numbers["paper"], none="–"))
         seen.add(method)
-        if numbers["ours"].isna().all():
-            continue
-        told = {"method": _named(table, setting, method, name), "": "ours"}
-        rows.append({**told, **_texts(numbers["ours"], numbers["spread"])})
-        if numbers["difference"].notna().any():
-            rows.append({"method": "", "": "difference", **_signed(numbers["difference"])})
-    return pd.DataFrame(rows)
+        rows += _ours(_row_name(table, setting, method, name), numbers)
+    return noted(pd.DataFrame(rows), left_out(table, setting, runs))
 
 
 def shown(table: Table, setting: str, runs: pd.DataFrame) -> str:
-    """`compared` as Markdown, and `left_out` under it."""
-    return f"{markdown(compared(table, setting, runs))}\n\n{left_out(table, setting, runs)}"
+    """`compared` as Markdown."""
+    return markdown(compared(table, setting, runs))
 
 
-def left_out(table: Table, setting: str, runs: pd.DataFrame) -> str:
-    """One sentence on what of a table has not been run, and the command for it; "" for nothing."""
-    long = beside(table, setting, runs)
-    long = long[(long["image"] != "average") & ~long["method"].isin(table.quoted)]
-    told = []
-    for (method, name), group in long.groupby(["method", "preset"], sort=False):
-        count = group["ours"].notna().sum()
-        if count < len(group):
-            some = f" ({len(group) - count} of {len(group)} images)" if count else ""
-            told.append(_named(table, setting, method, name) + some)
-    if not told:
-        return ""
-    only = next(name for name, each in TABLES.items() if each is table)
-    return (
-        f"Not run yet: {'; '.join(told)}. `deepred run --profile paper --only {only}` computes "
-        "what is left."
-    )
+def _ours(name: str, numbers: pd.DataFrame) -> list[dict]:
+    """The row of ours and that of the differences; none where nothing was run."""
+    if numbers["ours"].isna().all():
+        return []
+    rows = [{"method": name, "": "ours", **_texts(numbers["ours"], numbers["spread"])}]
+    if numbers["difference"].notna().any():
+        signed = {k: "" if np.isnan(v) else f"{v:+.2f}" for k, v in numbers["difference"].items()}
+        rows.append({"method": "", "": "difference", **signed})
+    return rows
+
+
+def _row_name(table: Table, setting: str, method: str, name: str) -> str:
+    """A method's name with its preset, "" for none."""
+    if method == "red":  # its settings are in no preset of the paper
+        used = preset(name, table.task, "red", setting)
+        return f"{title(method, used.denoiser)}, our settings"
+    return NAMES[method] + (f", preset {name}" if name else "")
 
 
 def table_4(runs: pd.DataFrame) -> pd.DataFrame:
     """Table 4: averages of Tables 2 and 3, and the supervised methods that the paper quotes."""
-    columns = [
-        (f"{t.label} {s}", t, s) for s in ("x4", "x8") for t in (TABLES["table2"], TABLES["table3"])
-    ]
-    averages = {}
-    for title, table, setting in columns:
-        long = beside(table, setting, runs[runs["dataset"] == table.dataset])
-        averages[title] = long[long["image"] == "average"].set_index(["method", "preset"])
+    pairs = [(s, TABLES[name]) for s in ("x4", "x8") for name in ("table2", "table3")]
+    found, columns = {}, [f"{table.label} {setting}" for setting, table in pairs]
+    for heading, (setting, table) in zip(columns, pairs):
+        long = beside(table, setting, where(runs, dataset=table.dataset))
+        found[heading] = where(long, image="average").set_index(["method", "preset"])
+
+    def of_paper(name: str) -> dict:
+        return _texts(pd.Series({c: printed("Table 4", c, name) for c in columns}), none="–")
+
     rows = []
     for method in ("dip", "deepred"):
-        numbers = {title: printed("Table 4", title, NAMES[method]) for title, *_ in columns}
-        rows.append({"method": NAMES[method], "": "paper", **_texts(pd.Series(numbers))})
+        rows.append({"method": NAMES[method], "": "paper", **of_paper(NAMES[method])})
         for name in ("fast", "paper", "authors"):
-            mine = pd.DataFrame({t: a.loc[(method, name)] for t, a in averages.items()}).T
-            if mine["ours"].isna().all():
-                continue
-            told = {"method": f"{NAMES[method]}, preset {name}", "": "ours"}
-            rows.append({**told, **_texts(mine["ours"], mine["spread"])})
-            if mine["ours"].notna().any():
-                rows.append({"method": "", "": "difference", **_signed(mine["difference"])})
-    for method in TABLE_4_QUOTED:
-        numbers = {title: printed("Table 4", title, method) for title, *_ in columns}
-        rows.append({"method": method, "": "quoted", **_texts(pd.Series(numbers), none="–")})
-    return pd.DataFrame(rows)
+            mine = pd.DataFrame({c: each.loc[(method, name)] for c, each in found.items()}).T
+            rows += _ours(f"{NAMES[method]}, preset {name}", mine)
+    rows += [{"method": name, "": "quoted", **of_paper(name)} for name in TABLE_4_QUOTED]
+    presets = dict(method=("dip", "deepred"), preset=("fast", "paper", "authors"))
+    return noted(pd.DataFrame(rows), not_run(runs, "table2", "table3", **presets))
 
 
 def section_41(runs: pd.DataFrame) -> pd.DataFrame:
@@ -217,32 +244,25 @@ def section_41(runs: pd.DataFrame) -> pd.DataFrame:
     The column ``images`` says how many of them were run.
     """
     table = TABLES["denoising"]
-    long = beside(table, "sigma 25", runs)
-    rows = []
+    long, rows = beside(table, "sigma 25", runs), []
     for method, name in table.methods:
-        mine = long[(long["method"] == method) & (long["preset"] == name)]
-        average = mine[mine["image"] == "average"].iloc[0]
-        there = runs[(runs["method"] == method) & (runs["preset"].fillna("") == name)]
-        images = mine[mine["image"] != "average"]["ours"].notna().sum()
-        if not images:
+        mine = where(long, method=method, preset=name).set_index("image")
+        average, count = mine.loc["average"], mine["ours"].drop("average").notna().sum()
+        if not count:
             continue
-        snr = there.groupby("image")["snr"].mean().reindex(table.images).mean(skipna=False)
-        paper = average["paper"]
+        each = where(runs, method=method, preset=name).groupby("image")["snr"].mean()
+        unprinted, difference = np.isnan(average["paper"]), average["difference"]
         rows.append(
             {
-                "method": _named(table, "sigma 25", method, name),
-                "images": f"{images} of {len(table.images)}",
+                "method": _row_name(table, "sigma 25", method, name),
+                "images": f"{count} of {len(table.images)}",
                 "ours [dB]": _text(average["ours"], average["spread"]),
-                "paper [dB]": "not given" if np.isnan(paper) else f"{paper:.2f}",
-                "difference": ""
-                if np.isnan(paper)
-                else None
-                if np.isnan(average["ours"])
-                else f"{average['difference']:+.2f}",
-                "SNR, ours [dB]": _text(snr),
+                "paper [dB]": "not given" if unprinted else f"{average['paper']:.2f}",
+                "difference": "" if unprinted else _text(difference, sign="+"),
+                "SNR, ours [dB]": _text(each.reindex(table.images).mean(skipna=False)),
             }
         )
-    return pd.DataFrame(rows)
+    return noted(pd.DataFrame(rows), left_out(table, "sigma 25", runs))
 
 
 def averages(runs: pd.DataFrame, name: str = "fast") -> pd.DataFrame:
@@ -252,33 +272,35 @@ def averages(runs: pd.DataFrame, name: str = "fast") -> pd.DataFrame:
     and the processor minutes that DeepRED takes an image. RED has settings of our own. A row is
     there where one of the three methods has been run on all images.
     """
-    rows = []
-    for table, setting in ((each, s) for each in TABLES.values() for s in each.settings):
-        experiment = next(key for key, each in TABLES.items() if each is table)
-        mine = runs[(runs["experiment"] == experiment) & (runs["setting"] == setting)]
-        long = beside(table, setting, mine)
-        long = long[long["image"] == "average"].set_index(["method", "preset"])
-        row = {"mean over the images [dB]": _headed(table, setting)}
-        for method in ("red", "dip", "deepred"):
-            ours = long.loc[(method, name)]
+    methods, rows = ("red", "dip", "deepred"), []
+    for experiment, table, setting in ((k, t, s) for k, t in TABLES.items() for s in t.settings):
+        mine = where(runs, experiment=experiment, setting=setting)
+        long = where(beside(table, setting, mine), image="average", preset=name)
+        long = long.set_index("method")
+        row = {"mean over the images [dB]": _heading(table, setting)}
+        for method in methods:
+            ours = long.loc[method]
             row[f"{NAMES[method]}, ours"] = _text(ours["ours"], ours["spread"])
             if not np.isnan(ours["difference"]):
                 row[f"{NAMES[method]}, ours"] += f" ({ours['difference']:+.2f})"
             row[f"{NAMES[method]}, paper"] = _text(ours["paper"])
-        solved = mine[(mine["method"] == "deepred") & (mine["preset"] == name)]
-        minutes = solved["processor_seconds"].mean(skipna=False) / 60
-        whole = not np.isnan(ours["ours"])  # DeepRED's
-        row["processor minutes an image"] = _text(minutes if whole else np.nan, digits=1)
-        if not long.loc[[(m, name) for m in ("red", "dip", "deepred")], "ours"].isna().all():
+        seconds = where(mine, method="deepred", preset=name)["processor_seconds"]
+        whole = not np.isnan(long.loc["deepred", "ours"])
+        minutes = seconds.mean(skipna=False) / 60 if whole else np.nan
+        row["processor minutes an image"] = _text(minutes, digits=1)
+        if not long.loc[list(methods), "ours"].isna().all():
             rows.append(row)
-    return pd.DataFrame(rows)
+    return noted(pd.DataFrame(rows), not_run(runs, *TABLES, method=methods, preset=(name,)))
 
 
-def _headed(table: Table, setting: str) -> str:
-    """The heading of a table's row: where it stands, what is done, and on how many images."""
+def _heading(table: Table, setting: str) -> str:
+    """Where the table stands, what is done, and on how many images."""
     what = {"denoise": "denoising, σ = 25", "sr": f"super-resolution {setting.replace('x', '×')}"}
-    told = what.get(table.task, f"deblurring, {setting} kernel")
-    return f"{table.source}: {told}, {len(table.images)} images"
+    task = what.get(table.task, f"deblurring, {setting} kernel")
+    return f"{table.source}: {task}, {len(table.images)} images"
+
+
+# Tables of any runs ----------------------------------------------------------------------------
 
 
 def averaging(runs: pd.DataFrame) -> pd.DataFrame:
@@ -286,242 +308,65 @@ def averaging(runs: pd.DataFrame) -> pd.DataFrame:
 
     One row a method and preset, means over the images that were run.
     """
-    runs = runs[runs["plain_psnr"].notna()].assign(preset=runs["preset"].fillna(""))
-    runs = runs[runs["method"].isin(["dip", "dip-tv", "deepred"])]
-    rows = []
-    for (method, name), group in runs.groupby(["method", "preset"]):
-        column = metric_column(group["task"].iloc[0])
-        rows.append(
-            {
-                "method": NAMES[method] + f", {name}",
-                "images": group["image"].nunique(),
-                "last output [dB]": _text(group["plain_psnr"].mean()),
-                "result of one run [dB]": _text(group["single_psnr"].mean()),
-                "mean of the runs [dB]": _text(group[column].mean()),
-            }
-        )
+    runs = runs[runs["plain_psnr"].notna() & runs["method"].isin(["dip", "dip-tv", "deepred"])]
+    rows = [
+        {
+            "method": f"{NAMES[method]}, {name}",
+            "images": group["image"].nunique(),
+            "last output [dB]": _text(group["plain_psnr"].mean()),
+            "result of one run [dB]": _text(group["single_psnr"].mean()),
+            "mean of the runs [dB]": _text(group[column(group["task"].iloc[0])].mean()),
+        }
+        for (method, name), group in runs.groupby(["method", "preset"])
+    ]
     return pd.DataFrame(rows)
 
 
 def summary(runs: pd.DataFrame) -> pd.DataFrame:
     """PSNR, SSIM and time of each method, mean over images and seeds, for any stored runs.
 
-    One row a setting, method and preset. PSNR is that of the task: over all channels for denoising,
-    of the luminance else.
+    One row a setting, method and preset. PSNR is that of the task.
     """
-    luminance = len(runs) and not (runs["task"] == "denoise").any()
+    luminance = set(map(column, runs["task"])) == {"psnr_y"}
     told = len(runs) and runs["processor_seconds"].notna().all()  # on a CPU, and not long ago
     time = "processor_seconds" if told else "seconds"
-    runs = runs.assign(preset=runs["preset"].fillna(""))
     pairs = [(task, setting) for task, settings in SETTINGS.items() for setting in settings]
-    place = {pair: i for i, pair in enumerate(pairs)}
     rows = []
     for (task, setting, method, name), group in runs.groupby(
         ["task", "setting", "method", "preset"]
     ):
-        column = metric_column(task)
-        each = group.groupby("image")[[column, "snr", "ssim", time]].mean().mean()
-        seeds = group.pivot_table(index="seed", columns="image", values=column)
+        psnr = column(task)
+        each = group.groupby("image")[[psnr, "snr", "ssim", time]].mean().mean()
+        seeds = group.pivot_table(index="seed", columns="image", values=psnr)
         spread = seeds.mean(axis=1, skipna=False).std()  # of the mean over the images
         rows.append(
             {
                 "setting": setting,
-                "method": NAMES.get(method, method) + (f" ({name})" if name else ""),
+                "method": NAMES[method] + (f" ({name})" if name else ""),
                 "images": group["image"].nunique(),
-                "PSNR-Y [dB]" if luminance else "PSNR [dB]": _text(each[column], spread),
+                "PSNR-Y [dB]" if luminance else "PSNR [dB]": _text(each[psnr], spread),
                 **({} if luminance else {"SNR [dB]": _text(each["snr"])}),
                 "SSIM": _text(each["ssim"], digits=3),
                 f"{time.replace('_', ' ')} an image": _text(each[time], digits=1),
-                "order": (place[task, setting], _ORDER[method]),
+                "order": (pairs.index((task, setting)), list(NAMES).index(method)),
             }
         )
-    table = pd.DataFrame(rows)
-    if table.empty:
-        return table
-    return table.sort_values("order", kind="stable").drop(columns="order").reset_index(drop=True)
+    rows.sort(key=lambda row: row.pop("order"))
+    return pd.DataFrame(rows)
 
 
-def _title(task: str, setting: str) -> str:
-    return {"denoise": "denoising", "sr": f"SISR {setting}", "deblur": f"deblurring, {setting}"}[
-        task
-    ]
+def by_method(runs: pd.DataFrame, methods: Sequence[str]) -> dict[str, float]:
+    """Mean PSNR of the task over the images, for assertions: method -> dB."""
+    psnr = runs[column(runs["task"].iloc[0])] if len(runs) else runs["psnr"]
+    return {m: float(psnr[runs["method"] == m].mean()) for m in methods}
 
 
-def _text(value: float, spread: float = np.nan, digits: int = 2) -> str | None:
+def _text(value: float, spread: float = np.nan, digits: int = 2, sign: str = "") -> str | None:
     if np.isnan(value):
         return None
-    return f"{value:.{digits}f}" + ("" if np.isnan(spread) else f" ± {spread:.2f}")
+    return f"{value:{sign}.{digits}f}" + ("" if np.isnan(spread) else f" ± {spread:.2f}")
 
 
 def _texts(values: pd.Series, spreads: pd.Series | None = None, none: str | None = None) -> dict:
     spreads = pd.Series(np.nan, values.index) if spreads is None else spreads
     return {name: _text(values[name], spreads[name]) or none for name in values.index}
-
-
-def _signed(values: pd.Series) -> dict:
-    return {name: "" if np.isnan(v) else f"{v:+.2f}" for name, v in values.items()}
-
-
-def by_method(runs: pd.DataFrame, methods: Sequence[str]) -> dict[str, float]:
-    """Mean PSNR of the task over the images, for assertions: method -> dB."""
-    psnr = runs[metric_column(runs["task"].iloc[0])] if len(runs) else runs["psnr"]
-    return {m: float(psnr[runs["method"] == m].mean()) for m in methods}
-
-
-def precisions(runs: pd.DataFrame) -> pd.DataFrame:
-    """Experiment precision: every mode against eager float32, image by image and seed by seed.
-
-    Columns: mode; device; runs, how many there are of both; mean and spread (standard deviation)
-    of the PSNR's difference [dB]; largest, the largest of them without its sign.
-    """
-    runs = runs[runs["experiment"] == "precision"]
-    each = runs.assign(mode=runs["preset"].str.removeprefix("fast, "))
-    psnr = each.pivot_table(index=["image", "seed", "device"], columns="mode", values="psnr")
-    psnr, rows = psnr.reindex(columns=list(PRECISIONS)), []
-    for mode in PRECISIONS[1:]:
-        found = each[each["mode"] == mode]
-        both = (psnr[mode] - psnr["float32"]).dropna()
-        rows.append(
-            {
-                "mode": mode,
-                "device": ", ".join(found["device"].unique()) or None,
-                "runs": len(both),
-                "mean": round(both.mean(), 3),
-                "spread": round(both.std(), 3),
-                "largest": round(both.abs().max(), 3),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def economy(
-    task: str, runs: pd.DataFrame, curves: Callable[[str], pd.DataFrame], timing: Sequence[dict]
-) -> pd.DataFrame:
-    """Experiment economy: every variant that has all images beside preset paper, their means.
-
-    Columns: variant; iterations, of all runs; ``PSNR`` of the result [dB] and its ``gain`` over
-    preset paper's; ``one run``, the first alone; ``reaches paper at``, the iteration at which the
-    first run is as good as preset paper's best, the mean of the images on which it is and their
-    number; ``after [s]``, those iterations' time; ``total [s]`` and ``times faster``. Times are
-    deepred.paper.bench's in one call. NaN or None where something is missing.
-
-    Parameters
-    ----------
-    curves : what was measured along the run of a key, as `deepred.paper.store.read_curves`.
-    timing : the rows "economy" of `deepred.paper.bench.run`.
-    """
-    variants, metric = ECONOMY[task], metric_column(task)
-    runs = runs[(runs["experiment"] == "economy") & (runs["task"] == task)]
-    seconds = {(row["task"], row["preset"]): row for row in timing}
-    by_label = {label: runs[runs["preset"] == label].set_index("image") for label in variants}
-    paper = by_label["paper"]
-    rows = []
-    for label in variants:
-        found = by_label[label]
-        if not set(found.index) >= set(ECONOMY_CROPS):
-            continue
-        first = found.iloc[0]
-        count = len(str(first["run_means"]).split())
-        row = {
-            "variant": label,
-            "iterations": f"{first['iterations']} × {count}",
-            "PSNR [dB]": round(found[metric].mean(), 2),
-            "gain [dB]": np.nan,
-            "one run [dB]": round(found["single_psnr"].mean(), 2),
-            "reaches paper at": None,
-            "after [s]": None,
-        }
-        timed = seconds.get((task, label), {})
-        if set(paper.index) >= set(ECONOMY_CROPS):
-            row["gain [dB]"] = round((found[metric] - paper[metric]).mean(), 2)
-            reached = [
-                _reaches(curves(found.loc[image, "key"]), curves(paper.loc[image, "key"]))
-                for image in ECONOMY_CROPS
-            ]
-            there = [k for k in reached if k is not None]
-            row["reaches paper at"] = "never"
-            if there:
-                mean = sum(there) / len(there)
-                row["reaches paper at"] = f"{mean:.0f} ({len(there)} of {len(reached)})"
-                if timed:
-                    row["after [s]"] = _rounded(mean * timed["seconds"], 0)
-        row["total [s]"] = _rounded(timed.get("total"), 0)
-        row["times faster"] = _rounded(timed.get("ratio"), 1)
-        rows.append(row)
-    table = pd.DataFrame(rows)
-    return table.astype({"after [s]": "Int64", "total [s]": "Int64"}) if rows else table
-
-
-def economy_lines(
-    task: str, labels: Sequence[str], runs: pd.DataFrame, curves: Callable[[str], pd.DataFrame]
-) -> dict[str, tuple[pd.DataFrame, tuple[float, float]]]:
-    """For `deepred.paper.plots.against_work`: the variants `labels` whose images are all there.
-
-    The mean over the images of the first run's PSNR, and of the PSNR of the mean over the runs;
-    work is that of `deepred.paper.bench.work`, without the denoiser's.
-    """
-    runs = runs[(runs["experiment"] == "economy") & (runs["task"] == task)]
-    lines = {}
-    for label in labels:
-        found = runs[runs["preset"] == label]
-        if not set(found["image"]) >= set(ECONOMY_CROPS):
-            continue
-        settings = Settings(**json.loads(found.iloc[0]["settings"]))
-        side = next(iter(ECONOMY_CROPS.values()))[2]
-        each = [curves(key) for key in found["key"]]
-        first = pd.concat([curve[curve["run"] == 0] for curve in each])
-        mean = first.groupby("iteration", as_index=False)["psnr"].mean()
-        operations = bench.work(side, settings)[0]
-        end = found[metric_column(task)].mean()
-        total = operations * settings.iterations * settings.runs
-        lines[label] = mean.assign(work=operations * mean["iteration"]), (total, end)
-    return lines
-
-
-def _reaches(curve: pd.DataFrame, reference: pd.DataFrame) -> int | None:
-    """The first iteration of the first run at which its PSNR is the reference's best."""
-    first, level = (each[each["run"] == 0] for each in (curve, reference))
-    there = first.loc[first["psnr"] >= level["psnr"].max(), "iteration"]
-    return int(there.iloc[0]) if len(there) else None
-
-
-def _rounded(value: float | None, digits: int) -> float | None:
-    return None if value is None else round(value, digits) if digits else round(value)
-
-
-def stops(runs: pd.DataFrame) -> pd.DataFrame:
-    """Experiment stopping: where each rule would stop, and what that costs; means over images.
-
-    Columns: task, method, rule; ``images``, on how many of all it would stop; ``stops at`` and
-    ``takes``, the iterations at which it would and whose image it takes, ``PSNR [dB]`` of that,
-    and ``lost [dB]`` against the best of the run: means over those images. A last row for each
-    method, rule "none", is its last iteration.
-    """
-    runs = runs[runs["experiment"] == "stopping"]
-    rows = []
-    for (task, method), group in runs.groupby(["task", "method"], sort=False):
-        best = group["best_psnr"]
-        each = group["stops"].map(json.loads)
-        for rule in STOPPING:
-            told = pd.DataFrame(each.map(lambda d, rule=rule: d[rule]).tolist(), group.index)
-            there = told[0].notna()
-            found = told[there].astype(float)
-            lost = best[there] - found[2]
-            rows.append((task, method, rule, there, found[0], found[1], found[2], lost))
-        last = group["iterations"]
-        final = group["single_psnr"]
-        rows.append((task, method, "none", last > 0, last, last, final, best - final))
-    columns = ["task", "method", "rule", "images", "stops at", "takes", "PSNR [dB]", "lost [dB]"]
-    table = [
-        (
-            task, NAMES[method], rule, f"{there.sum()} of {len(there)}",
-            _rounded(_mean(at), 0), _rounded(_mean(takes), 0),
-            _rounded(_mean(psnr), 2), _rounded(_mean(lost), 2),
-        )
-        for task, method, rule, there, at, takes, psnr, lost in rows
-    ]  # fmt: skip
-    return pd.DataFrame(table, columns=columns).astype({"stops at": "Int64", "takes": "Int64"})
-
-
-def _mean(values: pd.Series) -> float | None:
-    return None if values.empty else values.mean()

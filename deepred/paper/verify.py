@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -15,7 +16,8 @@ from ..denoise.nlm import nlm_torch
 from ..errors import InputError
 from ..io import datasets
 from . import execution
-from .experiments import SET5, SET14, TABLES, Run, printed
+from .experiments import SET5, SET14, TABLES, plan, printed
+from .runs import Run
 
 TOLERANCE = 0.05  # dB
 SETS = tuple(dict.fromkeys(table.dataset for table in TABLES.values()))
@@ -98,11 +100,15 @@ def _bicubic(table: str, factor: int, image: str) -> float:
     return metrics.psnr_y(execution.direct(run, run.measurement(truth)), truth)
 
 
-def _run(table: str, setting: str, image: str, method: str, seed: int) -> Run:
-    for run in TABLES[table].runs("paper", table, (seed,)):
-        if (run.setting, run.image, run.method) == (setting, image, method):
-            return run
-    raise AssertionError(f"{table} has no {setting} {image} {method}")
+@cache
+def _run(table: str, *which: object) -> Run:
+    """Of setting, image, method and seed."""
+    (run,) = (
+        run
+        for run in plan("paper", [table], (which[-1],))
+        if (run.setting, run.image, run.method, run.seed) == which
+    )
+    return run
 
 
 def missing() -> dict[str, str]:

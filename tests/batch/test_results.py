@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import io
-import queue
 import resource
 import subprocess
 import sys
 import threading
 import time
 import zipfile
-from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
 
 import pandas as pd
+import psutil
 import pytest
 import torch
 from records import record
 
 from deepred.batch import results, runner
+from deepred.batch.progress import Progress
 from deepred.cli import main
+from deepred.compute.checkpoint import Checkpoint
 from deepred.errors import InputError
+from deepred.io.files import WriteError
 from deepred.paper import execution, experiments
-from deepred.paper.store import Claimed, Store, read_curves, read_runs
+from deepred.paper.store import FILES, Claimed, Store, read_curves, read_runs
 
 
 @pytest.fixture
@@ -113,24 +117,22 @@ def test_batches_of_two_processes_do_not_wait_for_each_other(tmp_path, monkeypat
     runs = experiments.plan("smoke", ["denoising"])[:2]
     store = Store(tmp_path)
     kept = [execution.execute(run, Store(tmp_path / "kept")) for run in runs]
-    submitted = []
+    crew = runner._Crew([list(runs)], 1, store, "cpu", Progress(0, "runs"), runner.Outcome())
+    given = []
 
-    class Pool:
-        def submit(self, work, number, unit, folder, device, wait):
-            submitted.append((unit, wait))
-            future = Future()
-            future.set_result(([kept[runs.index(r)] for r in unit], "") if wait else claimed)
-            return future
+    class Pipe:
+        def send(self, message):
+            given.append(message)
 
-    claimed = (None, runner.CLAIMED)
-    outcome = runner.Outcome()
-    with runner.Progress(0, "runs") as progress:
-        follow = runner._Following(
-            Pool(), [list(runs)], store, "cpu", queue.Queue(), progress, outcome, 2
-        )
-        assert follow.until(None)
-    assert submitted == [(runs, False), ([runs[0]], True), ([runs[1]], True)]
-    assert [run for run, _ in outcome.done] == runs
+        def recv(self):
+            unit, claims = given[-1]
+            return ("ended", [kept[runs.index(r)] for r in unit], "") if claims else ("claimed",)
+
+    monkeypatch.setattr(crew, "_idle", Pipe)
+    monkeypatch.setattr(runner, "wait", lambda pipes, timeout: pipes)
+    crew.follow(None)
+    assert given == [(runs, False), ([runs[0]], True), ([runs[1]], True)]
+    assert [run for run, _ in crew.outcome.done] == runs
 
 
 def test_runs_that_need_other_engines_are_not_mixed(tmp_path):
@@ -146,16 +148,18 @@ def test_runs_that_need_other_engines_are_not_mixed(tmp_path):
 # Packing and merging ------------------------------------------------------------------------------
 
 
-def test_what_is_packed_here_is_merged_there(tmp_path, image):
+def test_what_is_packed_here_is_merged_there(tmp_path, image, caplog):
     here = filled(tmp_path / "here", image, "a", "b")
-    here.checkpoint("c").write_bytes(b"begun")
+    Checkpoint(here.checkpoint("c"), "c").save({"k": 3})
+    here.checkpoint("d").write_bytes(b"junk, and no checkpoint at all of anything")
     (path,) = results.pack(here, tmp_path / "some.zip")
     there = filled(tmp_path / "there", image, "b")
     merged = results.merge(there, path)
     assert (merged.new, merged.had, merged.differ, merged.continued) == (["a"], ["b"], [], ["c"])
     assert there.get("a") == here.get("a")
     assert there.image("a").read_bytes() == here.image("a").read_bytes()
-    assert there.checkpoint("c").read_bytes() == b"begun"
+    assert there.checkpoint("c").read_bytes() == here.checkpoint("c").read_bytes()
+    assert not there.checkpoint("d").exists() and "d.pt: not a checkpoint" in caplog.text
     there.export(tmp_path / "out")
     assert len(read_curves(tmp_path / "out", "a")) == 2
     again = results.merge(there, here.folder)
@@ -171,13 +175,14 @@ def test_another_result_of_the_same_run_is_told_and_not_taken(tmp_path, image):
 
 def test_what_was_begun_is_taken_if_it_is_newer_and_not_finished(tmp_path, image):
     here, there = Store(tmp_path / "here"), filled(tmp_path / "there", image, "done")
-    for store, text in ((there, b"old"), (here, b"new")):
-        store.checkpoint("begun").write_bytes(text)
-        store.checkpoint("done").write_bytes(text)
+    for store, text in ((there, "old"), (here, "new")):
+        Checkpoint(store.checkpoint("begun"), text).save({})
+        Checkpoint(store.checkpoint("done"), text).save({})
         time.sleep(0.01)
     assert results.merge(there, here.folder).continued == ["begun"]
-    assert there.checkpoint("begun").read_bytes() == b"new"
-    assert there.checkpoint("done").read_bytes() == b"old"
+    begun, done = (there.checkpoint(key).read_bytes() for key in ("begun", "done"))
+    assert begun == here.checkpoint("begun").read_bytes()
+    assert done != here.checkpoint("done").read_bytes()
     assert results.merge(here, there.folder).continued == []
 
 
@@ -195,13 +200,68 @@ def test_packs_are_small_and_hold_whole_runs(tmp_path, image):
     assert together.records() == store.records()
 
 
-def test_a_foreign_record_is_set_aside_by_a_merge(tmp_path, image, caplog):
+@pytest.mark.parametrize("part", FILES)
+def test_a_damaged_run_is_not_taken_by_a_merge(tmp_path, image, caplog, part):
     here = filled(tmp_path / "here", image, "a", "b")
-    path = tmp_path / "here" / "records" / "a.json"
-    path.write_text(path.read_text()[:50])
-    (path,) = results.pack(here, tmp_path / "p.zip")
-    assert results.merge(Store(tmp_path / "there"), path).new == ["b"]
+    path = here.file(part, "a")
+    path.write_bytes(path.read_bytes()[:20])
+    with zipfile.ZipFile(tmp_path / "p.zip", "w") as packed:
+        for each in here.folder.rglob("*.*"):
+            packed.write(each, each.relative_to(here.folder))
+    assert results.merge(Store(tmp_path / "there"), tmp_path / "p.zip").new == ["b"]
     assert "set aside" in caplog.text
+
+
+def zip_of(path, members, compression=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, "w", compression) as packed:
+        for name, content in members.items():
+            packed.writestr(name, content)
+    return path
+
+
+def encrypted(path):
+    """A member that says of itself that it is."""
+    content = bytearray(zip_of(path, {"records/a.json": "x"}).read_bytes())
+    content[6] |= 1
+    content[content.index(b"PK\1\2") + 8] |= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("kind", ["encrypted", "flipped", "flipped and deflated", "bomb"])
+def test_zips_that_are_no_store_are_one_line(tmp_path, kind, capsys, monkeypatch):
+    path = tmp_path / "a.zip"
+    if kind == "encrypted":
+        encrypted(path)
+    elif kind == "bomb":
+        monkeypatch.setattr(results, "MOST", 10_000)
+        zip_of(path, {f"curves/b{i}.csv": bytes(4000) for i in range(3)}, zipfile.ZIP_DEFLATED)
+    else:
+        how = zipfile.ZIP_DEFLATED if "deflated" in kind else zipfile.ZIP_STORED
+        content = bytearray(zip_of(path, {"records/a.json": "{" * 99}, how).read_bytes())
+        content[45] ^= 255  # of the member's data: 30 of header, 14 of its name
+        path.write_bytes(content)
+    expected = {"encrypted": "without a password", "bomb": "unpacks to more"}
+    assert main(["results", "merge", str(path), "--into", str(tmp_path / "store")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert expected.get(kind, "not a packed store, or damaged") in line
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_other_members_of_a_zip_stay_there(tmp_path):
+    path = zip_of(tmp_path / "a.zip", {"../out.txt": "x", "records/../../b.json": "x", "c": "x"})
+    assert results.merge(Store(tmp_path / "store"), path) == results.Merged()
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["a.zip"]
+
+
+def test_a_full_disk_is_not_taken_for_damage(tmp_path, image, monkeypatch):
+    (path,) = results.pack(filled(tmp_path / "store", image, "a"), tmp_path / "p.zip")
+
+    def full(self, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(type(path), "write_bytes", full)
+    with pytest.raises(WriteError, match="No space left on device"):
+        results.merge(Store(tmp_path / "there"), path)
 
 
 def test_what_is_no_store_is_refused(tmp_path, image):
@@ -287,6 +347,56 @@ def test_time_is_kept_and_the_rest_continues(tmp_path, capsys):
     saved_bytes = there.checkpoint(saved[0].stem).read_bytes()  # after the hash, torch's own
     begun = torch.load(io.BytesIO(saved_bytes[32:]), weights_only=True)
     assert begun["solvers"][0]["k"] > 0
+
+
+def test_a_killed_worker_costs_its_run_alone(tmp_path, monkeypatch, capsys):
+    """One of two workers is killed -9 in the middle of its run: all the others are computed."""
+    runs = experiments.plan("smoke", ["denoising", "table2"])
+    (long,) = [r for r in runs if (r.task, r.method) == ("denoise", "deepred")]
+    endless = replace(long, settings=long.settings.replace(iterations=100_000))
+    runs[runs.index(long)] = endless  # the longest: it comes first
+    store, key = Store(tmp_path), endless.key(endless.truth())
+    done = threading.Event()
+
+    def kill() -> None:
+        while not done.is_set() and not (tmp_path / "claims" / f"{key}.lock").exists():
+            time.sleep(0.02)
+        while not done.is_set() and len(list(tmp_path.glob("records/*.json"))) < 2:
+            time.sleep(0.02)
+        for worker in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):
+                if any(key in each.path for each in worker.open_files()):
+                    worker.kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    outcome = runner.compute(runs, store, device="cpu", workers=2)
+    done.set()
+    killer.join()
+    ((run, error),) = outcome.failed
+    assert run == endless and "its worker was killed" in error
+    assert len(outcome.done) == len(runs) - 1 and not outcome.left
+    # What it left behind goes with the next one.
+    (store.folder / "images" / f".{key}.png.x.part").touch()
+    assert (tmp_path / "claims" / f"{key}.lock").exists()
+    store.check()
+    assert not list(tmp_path.rglob("*.lock")) and not list(tmp_path.rglob("*.part"))
+
+
+@pytest.mark.parametrize("what", ["--pack", "--store"])
+def test_outputs_are_checked_before_the_work(tmp_path, capsys, what):
+    (tmp_path / "a.zip").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "store" / "records").mkdir(parents=True)
+    wrong = {"--pack": "no/a.zip", "--store": "file/store"}[what]
+    options = {"--store": str(tmp_path / "store"), what: str(tmp_path / wrong)}
+    command = ["run", "--profile", "smoke", "--only", "denoising", "--match", "noisy"]
+    assert main([*command, *(word for pair in options.items() for word in pair)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not Store(tmp_path / "store").records()
+    if what == "--pack":
+        assert main([*command, "--store", options["--store"], "--pack", f"{tmp_path}/a.zip"]) == 2
+        assert "a.zip: cannot be written (Is a directory)" in capsys.readouterr().err
 
 
 def test_a_full_disk_stops_all_and_keeps_what_is_finished(tmp_path):

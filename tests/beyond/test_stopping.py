@@ -673,7 +673,8 @@ def test_a_run_goes_on_with_more_iterations_to_the_same_bits(noisy, tiny, tmp_pa
         assert torch.equal(again.image, short.image) and again.ending == short.ending
     more, whole = restore(first + 63, checkpoint=path), restore(first + 63)
     assert torch.equal(more.image, whole.image)
-    assert (more.iterations, more.ending) == (whole.iterations, whole.ending)
+    assert (more.iterations, more.finished) == (whole.iterations, whole.finished)
+    assert (more.residual, more.noise) == (whole.residual, whole.noise)
     for name in set(whole.history) - {"seconds"}:
         assert np.array_equal(more.history[name], whole.history[name]), name
 

@@ -86,7 +86,7 @@ def test_tiles_restore_each_task(photograph, tmp_path, small_network, capsys, ta
         Image.fromarray(mask).save(tmp_path / "mask.png")
         more = ["--mask", tmp_path / "mask.png"]
     output = tmp_path / "out.png"
-    options = ["--method", "red", "--task", task, *more]
+    options = ["--method", "red", "--iterations", 3, "--task", task, *more]
     tile = 140 if task == "deblur" else 100
     if task == "deblur":
         array = np.tile(np.array(Image.open(photograph)), (2, 2, 1))

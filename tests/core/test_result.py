@@ -102,7 +102,7 @@ DOUBTS = {
     "inverted": (lambda y: (y, Inpaint.random((32, 32), 0.03)), "invert it"),
     "sums": (lambda y: (32 * Radon.views(32, 8)(y), Radon.views(32, 8)), "divide one of sums by"),
     "sums, scaled": (
-        lambda y: (64 * Radon.views(32, 8)(y), Scaled(Radon.views(32, 8), 2.0)),
+        lambda y: (96 * Radon.views(32, 8)(y), Scaled(Radon.views(32, 8), 2.0)),
         "divide one of sums by side, 32",
     ),
 }

@@ -26,7 +26,7 @@ SMALL = (
 @pytest.mark.parametrize("name", SMALL)
 def test_runs_of_a_study_are_told_apart_by_image_seed_and_label(name):
     runs = experiments.plan("paper", [name])
-    told = [(r.task, r.setting, r.image, r.method, r.preset, r.seed) for r in runs]
+    told = [(r.task, r.setting, r.image, r.method, r.label, r.seed) for r in runs]
     assert len(told) == len(set(told)) > 4
     assert experiments.plan("quick", [name]) == []
     assert any(name in shown for shown in reproduce.NOTEBOOKS.values())
@@ -39,8 +39,8 @@ def test_no_two_studies_share_a_run():
 
 
 def test_each_deviation_alone_and_all_of_them():
-    runs = studies.deviations((0,))
-    first = {(r.task, r.preset): r.settings for r in runs if r.image == "coffee"}
+    runs = experiments.plan("paper", ["deviations"])
+    first = {(r.task, r.label): r.settings for r in runs if r.image == "coffee"}
     for task, variants in studies.DEVIATIONS.items():
         base = first[task, "paper"].as_dict()
         changed = dict(variants)
@@ -60,10 +60,10 @@ def test_each_deviation_alone_and_all_of_them():
 
 
 def test_noise_is_restored_with_either_term():
-    runs = studies.noise((0,))
+    runs = experiments.plan("paper", ["noise"])
     for run in runs:
         assert run.model is not None and run.H(torch.ones(1)) == 1
-        assert run.term in run.preset or run.method == "noisy"
+        assert run.term == run.variant or run.method == "noisy"
     keys = {run.key(run.truth()) for run in runs}
     assert len(keys) == len(runs)  # the term is part of the key
     (one,) = [
@@ -104,9 +104,11 @@ def test_runs_of_other_tasks_end_in_the_store(tmp_path):
 
 
 def row(label, image="a", seed=0, *, psnr, experiment="deviations", task="denoise", **more) -> dict:
+    preset, _, variant = label.partition(", ")
     return dict(
-        preset=label, image=image, seed=seed, psnr=psnr, psnr_y=psnr + 100, task=task,
-        experiment=experiment, best_psnr=psnr + 1, method="deepred", **more,
+        preset=preset, variant=variant, setting="", image=image, seed=seed, psnr=psnr,
+        psnr_y=psnr + 100, task=task, experiment=experiment, best_psnr=psnr + 1,
+        method="deepred", **more,
     )  # fmt: skip
 
 
@@ -119,13 +121,14 @@ def test_differences_are_of_pairs():
             row("authors", "a", psnr=19.0),
         ]
     )  # fmt: skip
-    table = comparisons.against(comparisons.of(runs, "deviations"), "paper").set_index("variant")
-    late = table.loc["paper, late denoiser"]
+    others = [("paper", "late denoiser"), ("authors", "")]
+    table = comparisons.against(comparisons.of(runs, "deviations"), ("paper", ""), others)
+    late = table.loc[0]
     assert (late["pairs"], late["images"]) == (3, 2)
     assert (late["PSNR [dB]"], late["mean"]) == pytest.approx(((21 + 33 + 21.5) / 3, 5 / 3))
     # Of an image's 1 (twice) and the other's 3: a deviation of sqrt 2, by sqrt 2.
     assert late["standard error"] == pytest.approx(1.0)
-    assert math.isnan(table.loc["authors", "standard error"])
+    assert math.isnan(table.loc[1, "standard error"])
     named = comparisons.deviations(runs, "denoise").set_index("departure")
     assert named.loc["late denoiser", "mean"] == 1.67 and named.loc["all of them", "mean"] == -1.0
     assert named.loc["uniform input", "pairs"] == 0
@@ -142,7 +145,7 @@ def test_the_psnr_is_that_of_the_task():
 def sensitivity_rows() -> pd.DataFrame:
     """PSNR is 20 + lam + 10 mu on the map; 30 + the value along the lines."""
     rows = []
-    for run in studies.sensitivity((0,)):
+    for run in experiments.plan("paper", ["sensitivity"]):
         if run.method != "deepred":
             continue
         s, usual = run.settings, preset("paper")
@@ -152,7 +155,7 @@ def sensitivity_rows() -> pd.DataFrame:
         if not moved and s.x_update == "steepest-descent":
             raise AssertionError("c is always given")
         told = dict(settings=json.dumps(s.as_dict()))
-        rows.append(row(run.preset, run.image, psnr=psnr, experiment="sensitivity", **told))
+        rows.append(row(run.label, run.image, psnr=psnr, experiment="sensitivity", **told))
     return pd.DataFrame(rows)
 
 

@@ -18,6 +18,7 @@ from deepred.compute.checkpoint import Checkpoint
 from deepred.errors import InputError
 from deepred.io import datasets
 from deepred.paper import execution, experiments
+from deepred.paper.experiments import TABLES
 from deepred.paper.store import Store, read_curves, read_runs
 
 
@@ -68,7 +69,8 @@ def test_a_run_knows_its_operator_and_its_frame():
 
 
 def test_runs_that_two_experiments_share_are_planned_once(monkeypatch):
-    monkeypatch.setitem(experiments.EXPERIMENTS, "twin", experiments.EXPERIMENTS["table2"])
+    monkeypatch.setattr(experiments, "TABLES", {**TABLES, "twin": TABLES["table2"]})
+    monkeypatch.setattr(experiments, "EXPERIMENTS", (*experiments.EXPERIMENTS, "twin"))
     once = experiments.plan("smoke", ["table2"])
     both = experiments.plan("smoke", ["table2", "twin"])
     assert both == once  # the first named has them

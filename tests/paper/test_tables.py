@@ -63,9 +63,9 @@ def test_table_1_is_the_papers():
 def made_up(method, images, values, seeds=(0,), preset="paper"):
     return [
         {
-            "task": "deblur", "setting": "uniform", "dataset": "ncsr", "image": image,
-            "method": method, "preset": preset, "seed": seed, "psnr": 0.0,
-            "psnr_y": value + 0.1 * seed, "snr": 1.0,
+            "experiment": "table5", "task": "deblur", "setting": "uniform", "dataset": "ncsr",
+            "image": image, "method": method, "preset": preset, "variant": "", "seed": seed,
+            "psnr": 0.0, "psnr_y": value + 0.1 * seed, "snr": 1.0,
         }
         for seed in seeds
         for image, value in zip(images, values)
@@ -111,17 +111,18 @@ def test_no_table_of_an_empty_store_says_nan():
     for table in found:
         text = tables.markdown(table)
         assert "nan" not in text and "None" not in text
-    assert tables.markdown(tables.averages(runs)) == "Not run yet: `deepred run` computes it."
+    # (9 + 2 x 5 + 2 x 12 + 2 x 4) images by three methods
+    assert tables.averages(runs).attrs["left_out"].startswith("Not run yet: 153 of 153 runs. `deep")
     assert tables.summary(runs).empty
 
 
 def test_the_nine_images_must_all_be_there():
     rows = [
-        {"image": image, "method": "nlm", "preset": None, "psnr": 29.0, "snr": 20.0}
+        {"image": image, "method": "nlm", "preset": "", "psnr": 29.0, "snr": 20.0}
         for image in TABLES["denoising"].images
     ]
     rows.append({"image": "house", "method": "dip", "preset": "paper", "psnr": 31.0, "snr": 20.0})
-    runs = pd.DataFrame(rows).assign(task="denoise", setting="sigma 25", seed=0)
+    runs = pd.DataFrame(rows).assign(task="denoise", setting="sigma 25", seed=0, variant="")
     table = tables.section_41(runs).set_index("method")
     assert table.loc["NLM", "ours [dB]"] == "29.00" and table.loc["NLM", "difference"] == "-0.13"
     dip = table.loc["DIP, preset paper"]

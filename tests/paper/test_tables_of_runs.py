@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from deepred.compute.engine import Engine
-from deepred.paper import store, tables
+from deepred.paper import tables
 from deepred.paper.experiments import NCSR, SET5, SET14, TABLE_4_QUOTED, TABLES, printed
+from deepred.paper.provenance import provenance
 from deepred.paper.store import Store, read_curves, read_runs
 
 
@@ -21,7 +22,8 @@ def made(table: str, setting: str, method: str, preset: str | None, values, imag
     rows = [
         {
             "experiment": table, "task": t.task, "setting": setting, "dataset": t.dataset,
-            "image": image, "method": method, "preset": preset, "seed": 0, "psnr": value,
+            "image": image, "method": method, "preset": preset or "", "variant": "", "seed": 0,
+            "psnr": value,
             "psnr_y": value + (0 if t.task == "denoise" else 1), "snr": 20.0, "ssim": 0.8,
             "seconds": 60.0, "processor_seconds": 90.0, "single_psnr": np.nan, "plain_psnr": np.nan,
             **changes,
@@ -77,7 +79,7 @@ def test_only_whole_seeds_of_the_table_s_own_runs_are_averaged():
     assert (one["ours"], one["seeds"]) == (31, 2)  # PSNR-Y, 30 and 32
     assert one["spread"] == pytest.approx(2**0.5) and one["difference"] == pytest.approx(0.74)
     assert (average["ours"], average["seeds"]) == (31.5, 1) and math.isnan(average["spread"])
-    assert long.loc[("blurred", "", "average"), "ours"] == 21.5  # an empty preset reads as NaN
+    assert long.loc[("blurred", "", "average"), "ours"] == 21.5
     assert long.loc[("dip-tv", "authors")][["ours", "difference"]].isna().all(axis=None)
     assert (long.loc[("dip", "paper")]["seeds"].drop("average") == [2, 2, 1, 1]).all()
 
@@ -218,8 +220,8 @@ def put(folder, key, psnr=30.0, **changes):
     record = {
         "key": key, "profile": "paper", "experiment": "table2", "task": "sr", "setting": "x4",
         "dataset": "set5", "image": "bird", "crop": "", "method": "dip", "preset": "fast",
-        "seed": 0, "iterations": 2, "metrics": {"psnr": psnr}, "seconds": 1.0,
-        "settings": {"lam": 0.5}, "provenance": store.provenance(Engine()), **changes,
+        "variant": "", "seed": 0, "iterations": 2, "metrics": {"psnr": psnr}, "seconds": 1.0,
+        "settings": {"lam": 0.5}, "provenance": provenance(Engine()), **changes,
     }  # fmt: skip
     kept = Store(folder)
     curve = pd.DataFrame({"iteration": [1, 2], "psnr": [psnr - 1, psnr]})
