@@ -232,8 +232,8 @@ class _Crew:
     def stop(self) -> None:
         """End the workers; each saves its run.
 
-        A scheduler's SIGTERM does not reach them as Ctrl-C does. They are told again until they
-        have ended, as Python loses a signal that comes at some moments.
+        A scheduler's SIGTERM does not reach them as Ctrl-C does. The signal is repeated until they
+        have ended, as Python loses one that comes while it finalises an object.
         """
         for pipe in self.processes:
             if pipe not in self.busy:

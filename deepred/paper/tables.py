@@ -382,8 +382,8 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
     One row a setting, method and preset. PSNR is that of the task.
     """
     luminance = set(map(column, runs["task"])) == {"psnr_y"}
-    told = len(runs) and runs["processor_seconds"].notna().all()  # on a CPU, and not long ago
-    time = "processor_seconds" if told else "seconds"
+    known = len(runs) and runs["processor_seconds"].notna().all()  # on a CPU, and not long ago
+    time = "processor_seconds" if known else "seconds"
     pairs = [(task, setting) for task, settings in SETTINGS.items() for setting in settings]
     rows = []
     for (task, setting, method, name), group in runs.groupby(

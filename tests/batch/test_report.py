@@ -61,6 +61,7 @@ def test_it_says_what_is_there_and_what_is_not(out):
     assert "astronaut x4 deepred (fast)" in text  # the one that is not
     assert text.count("<td>–</td>") == 1  # in the table
     assert text.count('<td data-name="preset">–</td>') == 1  # the noisy image's
+    assert "<code>deepred run</code> computes it." in text
     assert "missing" not in text
     assert "&lt;b&gt;bold&lt;/b&gt;" in text and "<b>bold" not in text
     assert text.count("<summary>settings and versions</summary>") == 4

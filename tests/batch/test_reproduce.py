@@ -123,6 +123,7 @@ def notebook(path: Path, *cells: str) -> None:
     nbformat.write(made, path)
 
 
+@pytest.mark.slow
 def test_what_fails_is_told_at_the_end_and_the_rest_still_runs(tmp_path, monkeypatch, capsys):
     sources, out = tmp_path / "notebooks", tmp_path / "out"
     sources.mkdir()
@@ -199,6 +200,7 @@ def test_an_unknown_part_is_refused_with_the_known_ones():
 # Killed -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 def test_killed_three_times_it_ends_as_if_never(tmp_path):
     """SIGKILL to the whole group at three moments; then the records of an uninterrupted run."""
