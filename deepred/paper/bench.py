@@ -170,16 +170,9 @@ def kernels(device: str) -> Iterator[dict]:
             rounds = [[_cost(step) for step in steps] for _ in range(9)][2:]
         medians = [[statistics.median(turn) for turn in zip(*each)] for each in zip(*rounds)]
         (spent, wall), (spent_native, wall_native) = medians
-        yield {
-            "channels": channels,
-            "height": height,
-            "width": width,
-            "threads": threads,
-            "torch": spent,
-            "native": spent_native,
-            "ratio": spent / spent_native,
-            "wall ratio": wall / wall_native,
-        }
+        where = {"channels": channels, "height": height, "width": width, "threads": threads}
+        ratios = {"ratio": spent / spent_native, "wall ratio": wall / wall_native}
+        yield {**where, "torch": spent, "native": spent_native, **ratios}
 
 
 def _cost(call: Callable[[], object]) -> tuple[float, float]:

@@ -134,23 +134,15 @@ def left_out(table: Table, setting: str, runs: pd.DataFrame) -> str:
 def table_1(name: str = "paper") -> pd.DataFrame:
     """Table 1, generated from a preset; noise levels of 255."""
     rows = []
-    for task, settings in SETTINGS.items():
-        for setting in settings:
-            s = preset(name, task, "deepred", setting)
-            what = {"denoise": "denoising", "sr": f"SISR {setting}"}
-            rows.append(
-                {
-                    "task": what.get(task, f"deblurring, {setting}"),
-                    "σ noise": f"{s.input_noise:g}",
-                    "LR": f"{s.learning_rate:g}",
-                    "denoiser": DENOISER_NAMES[s.denoiser],
-                    "σ_f": f"{255 * s.sigma_f:g}",
-                    "λ": f"{s.lam:g}",
-                    "μ": f"{s.mu:g}",
-                    "iterations": s.iterations,
-                }
-            )
-    return pd.DataFrame(rows)
+    for task, setting in ((t, s) for t, settings in SETTINGS.items() for s in settings):
+        s = preset(name, task, "deepred", setting)
+        what = {"denoise": "denoising", "sr": f"SISR {setting}"}
+        numbers = (s.input_noise, s.learning_rate, 255 * s.sigma_f, s.lam, s.mu)
+        noise, rate, level, lam, mu = (f"{number:g}" for number in numbers)
+        where = what.get(task, f"deblurring, {setting}"), noise, rate
+        rows.append((*where, DENOISER_NAMES[s.denoiser], level, lam, mu, s.iterations))
+    columns = ["task", "σ noise", "LR", "denoiser", "σ_f", "λ", "μ", "iterations"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def beside(table: Table, setting: str, runs: pd.DataFrame) -> pd.DataFrame:
@@ -363,17 +355,13 @@ def averaging(runs: pd.DataFrame) -> pd.DataFrame:
     One row a method and preset, means over the images that were run.
     """
     runs = runs[runs["plain_psnr"].notna() & runs["method"].isin(["dip", "dip-tv", "deepred"])]
-    rows = [
-        {
-            "method": f"{NAMES[method]}, {name}",
-            "images": group["image"].nunique(),
-            "last output [dB]": _text(group["plain_psnr"].mean()),
-            "result of one run [dB]": _text(group["single_psnr"].mean()),
-            "mean of the runs [dB]": _text(group[column(group["task"].iloc[0])].mean()),
-        }
-        for (method, name), group in runs.groupby(["method", "preset"])
-    ]
-    return pd.DataFrame(rows)
+    rows = []
+    for (method, name), group in runs.groupby(["method", "preset"]):
+        ends = "plain_psnr", "single_psnr", column(group["task"].iloc[0])
+        means = (_text(group[end].mean()) for end in ends)
+        rows.append((f"{NAMES[method]}, {name}", group["image"].nunique(), *means))
+    ends = ["last output [dB]", "result of one run [dB]", "mean of the runs [dB]"]
+    return pd.DataFrame(rows, columns=["method", "images", *ends])
 
 
 def summary(runs: pd.DataFrame) -> pd.DataFrame:
