@@ -58,11 +58,11 @@ def compute(
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"--dask {address}: no scheduler answers ({error})") from None
     with client, ExitStack() as claims:
-        needs = _needs(client, device)
-        todo = []
+        needs, todo = _needs(client, device), {}
         for run in wanted:
+            keys = run.keys(run.truth())
             try:
-                claims.enter_context(store.claim(*run.keys(run.truth()), wait=False))
+                claims.enter_context(store.claim(*keys, wait=False))
             except Claimed:
                 outcome.left.append(run)
                 continue
@@ -70,8 +70,8 @@ def compute(
             if record is not None:
                 outcome.done.append((run, record))
             else:
-                todo.append(run)
-        with Progress(sum(run.iterations for run in todo), "runs") as progress:
+                todo[keys[0]] = run
+        with Progress(sum(run.iterations for run in todo.values()), "runs") as progress:
             _follow(distributed, client, todo, store, device, needs, outcome, progress)
     return outcome
 
@@ -100,41 +100,36 @@ def _needs(client, device: str) -> dict[str, float]:
 
 
 def _follow(distributed, client, todo, store, device, needs, outcome, progress) -> None:
-    counts = dict.fromkeys((run.key(run.truth()) for run in todo), 0)
-    titles = {run.key(run.truth()): run.title for run in todo}
+    counts, waiting, running = dict.fromkeys(todo, 0), iter(todo), {}
 
     def heard(event) -> None:
         _, (key, done, psnr) = event
         if key in counts:
             counts[key] = max(counts[key], done)
             ready = len(outcome.done) + len(outcome.failed)
-            note = f"{ready}/{len(todo)}  {titles[key]} {psnr:.2f} dB"
+            note = f"{ready}/{len(todo)}  {todo[key].title} {psnr:.2f} dB"
             progress.reach(sum(counts.values()), note)
+
+    def submit(key: str) -> object:
+        image = todo[key].truth().numpy()
+        future = client.submit(
+            *(_remote, todo[key], image, device, key),
+            **dict(key=f"deepred-{key}", resources=needs or None, retries=2, pure=False),
+        )
+        running[future] = key
+        return future
 
     client.subscribe_topic(TOPIC, heard)
     threads = sum(client.nthreads().values())
     progress.line(f"{len(todo)} runs on {len(client.nthreads())} workers")
-    waiting = iter(todo)
-    running: dict[object, Run] = {}
-
-    def submit(run: Run) -> object:
-        truth = run.truth()
-        key = run.key(truth)
-        future = client.submit(
-            _remote, run, truth.numpy(), device, key, key=f"deepred-{key}", resources=needs or None,
-            retries=2, pure=False,
-        )  # fmt: skip
-        running[future] = run
-        return future
-
-    several = zip(range((1 + AHEAD) * max(1, threads)), waiting)
-    following = distributed.as_completed([submit(run) for _, run in several], loop=client.loop)
+    first = [submit(key) for _, key in zip(range((1 + AHEAD) * max(1, threads)), waiting)]
+    following = distributed.as_completed(first, loop=client.loop)
     try:
         for future in following:
-            run = running.pop(future)
+            key = running.pop(future)
+            run = todo[key]
             try:
-                packed = future.result()
-                record = _take(store, packed, run)
+                record = _take(store, future.result(), run)
                 outcome.finish(run, record, len(todo), progress)
             except distributed.CancelledError:
                 outcome.fail(run, "it was cancelled on the cluster\n", progress)
@@ -142,10 +137,10 @@ def _follow(distributed, client, todo, store, device, needs, outcome, progress) 
                 raise  # of our own disk, say
             except Exception:
                 outcome.fail(run, traceback.format_exc(), progress)
-            counts[run.key(run.truth())] = run.iterations
+            counts[key] = run.iterations
             future.release()
-            for following_run in waiting:
-                following.add(submit(following_run))
+            for another in waiting:
+                following.add(submit(another))
                 break
     finally:
         client.unsubscribe_topic(TOPIC)

@@ -12,7 +12,6 @@ from ..io import datasets
 from ..paper import bench as paper_bench
 from ..paper import execution, experiments, tables
 from ..paper import verify as paper_verify
-from ..paper.files import check_writable
 from ..paper.store import Store
 
 
@@ -33,8 +32,6 @@ def run(options) -> int:
     if options.dry_run:
         _dry_run(runs, store)
         return 0
-    if options.pack:
-        check_writable(Path(options.pack).with_suffix(".zip"))
     outcome = _compute(runs, store, options, options.budget)
     failures = outcome.failures(store)
     for line in failures:

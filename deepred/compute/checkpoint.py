@@ -92,7 +92,7 @@ class Checkpoint:
             return None
         try:
             if (content := intact(self.path)) is None:
-                raise EOFError  # of a flipped bit torch would not say a word
+                raise EOFError  # torch does not notice a flipped bit
             saved = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
             identity = saved.pop("identity")
         except (OSError, EOFError, RuntimeError, KeyError, AttributeError, pickle.PickleError):

@@ -13,7 +13,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -22,8 +22,7 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import torch
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor
 
 from .. import denoisers, metrics
 from ..compute import native
@@ -38,15 +37,14 @@ from ..presets import SETTINGS, preset
 from ..settings import Settings
 from . import studies
 from .provenance import provenance
+from .timing import Clock, ceilings, floor
+from .timing import work as work  # for notebooks
 
 SIDES = (128, 256, 512)
-SECTIONS = (
-    "kernels", "ceilings", "iterations", "loops", "batches", "denoisers", "presets", "economy",
-)  # fmt: skip
+SECTIONS = tuple("kernels ceilings iterations loops batches denoisers presets economy".split())
 SIGMA = 25 / 255
 # The iteration by itself: DIP with the paper's network, no denoiser beside it.
 _PLAIN = preset("paper", "denoise", "dip").replace(runs=1)
-_NLM_PAPER = preset("paper")
 
 Say = Callable[[str], None]
 
@@ -69,7 +67,7 @@ def run(
     only : the sections to time, of `SECTIONS`; the others are left empty.
     compiled : time torch.compile, too, which takes minutes at first.
     budget : seconds spent on each figure, more where a single step takes longer.
-    say : is told what is being timed.
+    say : is called with each row as a line.
 
     Returns
     -------
@@ -107,107 +105,10 @@ def run(
 
 def machine(how: Engine) -> dict:
     """Provenance, and what the machine has."""
-    told = provenance(how)
-    told = {k: v for k, v in told.items() if k not in ("precision", "threads")}
+    made = {k: v for k, v in provenance(how).items() if k not in ("precision", "threads")}
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = round(psutil.virtual_memory().total / 2**30)
-    return {**told, "cores": cores, "memory_gib": memory, "bf16": has_bf16()}
-
-
-class Clock:
-    """Times calls on a device, whose work is asynchronous on a GPU."""
-
-    def __init__(self, device: str, budget: float) -> None:
-        self.device, self.budget = device, budget
-
-    def _once(self, call: Callable[[], object], times: int = 1) -> float:
-        self.wait()
-        started = time.perf_counter()
-        for _ in range(times):
-            call()
-        self.wait()
-        return (time.perf_counter() - started) / times
-
-    def wait(self) -> None:
-        if self.device == "cuda":
-            torch.cuda.synchronize()
-
-    def seconds(self, call: Callable[[], object], *, warm_up: int = 5) -> float:
-        """Of one call: the median of seven groups, after `warm_up` calls (one if it is slow)."""
-        first = self._once(call)
-        for _ in range(warm_up - 1 if first < self.budget else 0):
-            call()
-        one = self._once(call)
-        if one > self.budget:  # slow: what was timed, and once more
-            return statistics.median([one, self._once(call)])
-        times = max(1, int(self.budget / 7 / one))
-        return statistics.median(self._once(call, times) for _ in range(7))
-
-    def turns(self, calls: Sequence[Callable[[], object]]) -> list[float]:
-        """Of each of several calls: the median of seven rounds in which they take turns, three if
-        that is slow. What else the machine does meets all of them."""
-        for call in calls:
-            call()
-        rounds = [[self._once(call) for call in calls]]
-        while len(rounds) < (7 if sum(rounds[0]) < 4 * self.budget * len(calls) else 3):
-            rounds.append([self._once(call) for call in calls])
-        return [statistics.median(of_one) for of_one in zip(*rounds, strict=True)]
-
-
-# The floor ---------------------------------------------------------------------------------------
-
-
-def ceilings(clock: Clock, device: str) -> Iterator[dict]:
-    """Rows (``precision``, ``flops``, ``bytes``): the rates of a large product and a large copy."""
-    side, size = (8192, 2**28) if device == "cuda" else (2048, 2**25)
-    source = torch.rand(size, device=device)
-    target = torch.empty_like(source)
-    bandwidth = 2 * 4 * size / clock.seconds(partial(target.copy_, source))
-    found = [Engine(device)]
-    found += [Engine(device, "tf32")] * (device == "cuda")
-    found += [Engine(device, "bf16")] * (device == "cuda" or has_bf16())
-    for how in found:
-        kind = torch.bfloat16 if how.precision == "bf16" else torch.float32
-        a, b = (torch.rand(side, side, device=device).to(kind) for _ in range(2))
-        with how.session():
-            seconds = clock.seconds(partial(torch.matmul, a, b))
-        yield {"precision": how.precision, "flops": 2 * side**3 / seconds, "bytes": bandwidth}
-
-
-def work(side: int, settings: Settings, bytes_each: int = 4) -> tuple[int, int]:
-    """(floating-point operations, bytes) of one iteration at the least.
-
-    Operations are those of the convolutions, forward and backward. Bytes: each convolution reads
-    its input and writes its output, backward it reads both gradients' factors and writes the
-    gradient of its input, as if all else were fused into it; Adam reads theta, its gradient and
-    two moments and writes all but the gradient, in float32.
-    """
-    moved = 0
-
-    def count(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-        nonlocal moved
-        (t,) = inputs
-        back = output.numel() + t.numel() + t.numel() * t.requires_grad
-        moved += t.numel() + output.numel() + back
-
-    network = untrained((3, side, side), settings).to("meta")
-    hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, nn.Conv2d)]
-    with FlopCounterMode(display=False) as counter:
-        z = torch.empty(network.input_shape, device="meta")
-        network(z).square().mean().backward()
-    for hook in hooks:
-        hook.remove()
-    theta = sum(p.numel() for p in network.parameters())
-    return counter.get_total_flops(), bytes_each * moved + 4 * 7 * theta
-
-
-def floor(side: int, settings: Settings, precision: str, rates: Sequence[dict]) -> float | None:
-    """Seconds that an iteration takes at the least at the machine's rates, None if not measured."""
-    for rate in rates:
-        if rate["precision"] == precision:
-            flops, moved = work(side, settings, 2 if precision == "bf16" else 4)
-            return max(flops / rate["flops"], moved / rate["bytes"])
-    return None
+    return {**made, "cores": cores, "memory_gib": memory, "bf16": has_bf16()}
 
 
 # The iteration -----------------------------------------------------------------------------------
@@ -222,10 +123,8 @@ def modes(device: str, compiled: bool = False) -> list[Engine]:
     else:
         tf32 = Engine("cuda", "tf32", channels_last=True)
         bf16 = replace(tf32, precision="bf16")
-        found = [
-            Engine("cuda"), Engine("cuda", "tf32"), tf32, bf16, replace(tf32, graphs=True),
-            replace(bf16, graphs=True),
-        ]  # fmt: skip
+        recorded = [replace(how, graphs=True) for how in (tf32, bf16)]
+        found = [Engine("cuda"), Engine("cuda", "tf32"), tf32, bf16, *recorded]
     if compiled:
         best = [how for how in found if how.precision == found[-1].precision]
         found += [replace(how, compiled=True) for how in (found[0], best[-1])]
@@ -246,14 +145,9 @@ def iterations(
                     step = _step(stack, how, settings, side, None)
                     seconds = clock.seconds(step)
                 reference = reference or seconds
-                yield {
-                    "channels": channels,
-                    "side": side,
-                    "mode": _mode(how),
-                    "seconds": seconds,
-                    "ratio": reference / seconds,
-                    "floor": floor(side, settings, how.precision, rates),
-                }
+                row = {"channels": channels, "side": side, "mode": _mode(how), "seconds": seconds}
+                least = floor(side, settings, how.precision, rates)
+                yield {**row, "ratio": reference / seconds, "floor": least}
 
 
 def kernels(device: str) -> Iterator[dict]:
@@ -274,15 +168,11 @@ def kernels(device: str) -> Iterator[dict]:
                 for here in (False, True)
             ]
             rounds = [[_cost(step) for step in steps] for _ in range(9)][2:]
-        spent, wall = (
-            [statistics.median(pair[i][clock] for pair in rounds) for i in (0, 1)]
-            for clock in (0, 1)
-        )
-        yield {
-            "channels": channels, "height": height, "width": width, "threads": threads,
-            "torch": spent[0], "native": spent[1], "ratio": spent[0] / spent[1],
-            "wall ratio": wall[0] / wall[1],
-        }  # fmt: skip
+        medians = [[statistics.median(turn) for turn in zip(*each)] for each in zip(*rounds)]
+        (spent, wall), (spent_native, wall_native) = medians
+        where = {"channels": channels, "height": height, "width": width, "threads": threads}
+        ratios = {"ratio": spent / spent_native, "wall ratio": wall / wall_native}
+        yield {**where, "torch": spent, "native": spent_native, **ratios}
 
 
 def _cost(call: Callable[[], object]) -> tuple[float, float]:
@@ -299,15 +189,16 @@ def loops(clock: Clock, device: str, side: int) -> Iterator[dict]:
     def on_the_cpu(x: Tensor, sigma: float) -> Tensor:
         return denoisers.nlm(x.cpu(), sigma).to(x)
 
-    ours = pick(device, work=_PLAIN.channels * side**2)
+    settings = preset("paper")
+    ours = pick(device, work=settings.channels * side**2)
     candidates = [(Engine(device), on_the_cpu), (ours, denoisers.nlm)]
     if device == "cuda":
         candidates.append((replace(ours, precision="bf16", graphs=True), denoisers.nlm))
     reference = None
     for how, denoise in candidates:
         with ExitStack() as stack:
-            interval = _interval(stack, how, _NLM_PAPER, side, denoise)
-            seconds = clock.seconds(interval, warm_up=2) / _NLM_PAPER.denoise_every
+            interval = _interval(stack, how, settings, side, denoise)
+            seconds = clock.seconds(interval, warm_up=2) / settings.denoise_every
         reference = reference or seconds
         yield {"side": side, "mode": _mode(how), "seconds": seconds, "ratio": reference / seconds}
 
@@ -315,26 +206,16 @@ def loops(clock: Clock, device: str, side: int) -> Iterator[dict]:
 def batches(clock: Clock, device: str, side: int) -> Iterator[dict]:
     """Several solvers in turns: rows (``side``, ``mode``, ``batch``, ``seconds`` of an iteration
     of one of them, ``ratio`` to one alone)."""
-    reference = None
     settings = _PLAIN if device == "cuda" else _PLAIN.replace(channels=16)
+    alone = None
     for count in (1, 2, 4, 8):
         how = pick(device, work=settings.channels * side**2, graphs=device == "cuda", batch=count)
         with ExitStack() as stack:
             steps = [_step(stack, how, settings, side, None) for _ in range(count)]
-
-            def turn(steps=steps) -> None:
-                for step in steps:
-                    step()
-
-            seconds = clock.seconds(turn) / count
-        reference = reference or seconds
-        yield {
-            "side": side,
-            "mode": _mode(replace(how, batch=1)),
-            "batch": count,
-            "seconds": seconds,
-            "ratio": reference / seconds,
-        }
+            seconds = clock.seconds(lambda steps=steps: [step() for step in steps]) / count
+        alone = alone or seconds
+        row = {"side": side, "mode": _mode(replace(how, batch=1)), "batch": count}
+        yield {**row, "seconds": seconds, "ratio": alone / seconds}
 
 
 # Denoisers and presets ---------------------------------------------------------------------------
@@ -350,19 +231,14 @@ def denoiser_times(clock: Clock, device: str, side: int) -> Iterator[dict]:
         ("NLM", denoisers.nlm, nlm_torch),
         ("CBM3D", bm3d_package, denoisers.bm3d_torch),
     ]:
-        seconds = clock.seconds(partial(ours, there, SIGMA))
-        row = {"side": side, "denoiser": name, "reference": None, "seconds": seconds}
-        try:
-            row["reference"] = on_cpu.seconds(partial(package, y, SIGMA))
-        except InputError:  # bm3d is an extra
-            yield {**row, "ratio": None, "difference": None}
-            continue
-        a, b = package(y, SIGMA), ours(there, SIGMA).cpu()
-        if name == "NLM":
-            difference = (a - b).abs().max().item()
-        else:
-            difference = metrics.psnr(b, truth) - metrics.psnr(a, truth)
-        yield {**row, "ratio": row["reference"] / seconds, "difference": difference}
+        seconds, reference, difference = clock.seconds(partial(ours, there, SIGMA)), None, None
+        with suppress(InputError):  # bm3d is an extra
+            reference = on_cpu.seconds(partial(package, y, SIGMA))
+            a, b = package(y, SIGMA), ours(there, SIGMA).cpu()
+            levels = metrics.psnr(b, truth) - metrics.psnr(a, truth)
+            difference = (a - b).abs().max().item() if name == "NLM" else levels
+        row = {"side": side, "denoiser": name, "reference": reference, "seconds": seconds}
+        yield {**row, "ratio": reference and reference / seconds, "difference": difference}
 
 
 def presets(clock: Clock, device: str, side: int) -> Iterator[dict]:
@@ -395,11 +271,10 @@ def _wholes(clock, device, side, task, settings: dict[str, Settings]) -> Iterato
     reference = None
     for (name, s), each in zip(settings.items(), seconds, strict=True):
         each, count = each / s.denoise_every, s.iterations * s.runs
-        reference = reference or each * count
-        yield {
-            "side": side, "task": task, "preset": name, "seconds": each, "iterations": count,
-            "total": each * count, "ratio": reference / (each * count),
-        }  # fmt: skip
+        total = each * count
+        reference = reference or total
+        row = {"side": side, "task": task, "preset": name, "seconds": each, "iterations": count}
+        yield {**row, "total": total, "ratio": reference / total}
 
 
 def _interval(stack, how, settings, side, denoise, task="denoise") -> Callable[[], None]:
@@ -428,9 +303,9 @@ def _step(stack: ExitStack, how: Engine, settings: Settings, size, denoise, task
         net, z = how.prepare(net, z)
         threads = torch.get_num_threads()
         solver = how.solver(
-            y, H, net, z, denoise, settings,
-            sigma=SIGMA, seed=0, executor=executor, noise=how.noise,
-        )  # fmt: skip
+            *(y, H, net, z, denoise, settings),
+            **dict(sigma=SIGMA, seed=0, executor=executor, noise=how.noise),
+        )
 
     def step() -> None:
         with how.session(), lane():
@@ -444,7 +319,7 @@ def _mode(how: Engine) -> str:
     return str(how).partition(", ")[2]
 
 
-# Telling -----------------------------------------------------------------------------------------
+# Tables -----------------------------------------------------------------------------------------
 
 _TITLES = {
     "kernels": "One iteration of DIP by the kernels in C++ and by eager torch: processor time",
@@ -457,10 +332,10 @@ _TITLES = {
     "economy": "A whole restoration, the variants of experiment economy",
 }
 _UNITS = {
-    "side": "side [px]", "seconds": "time [ms]", "floor": "floor [ms]", "total": "total [s]",
-    "torch": "torch [ms]", "native": "kernels [ms]",
-    "reference": "reference [ms]", "flops": "10⁹ operations/s", "bytes": "GB/s",
-}  # fmt: skip
+    **{"side": "side [px]", "seconds": "time [ms]", "floor": "floor [ms]", "total": "total [s]"},
+    **{"torch": "torch [ms]", "native": "kernels [ms]", "reference": "reference [ms]"},
+    **{"flops": "10⁹ operations/s", "bytes": "GB/s"},
+}
 
 
 def tables(result: dict) -> dict[str, pd.DataFrame]:
@@ -480,20 +355,18 @@ def read(folder: str | Path) -> list[dict]:
     return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
 
 
+_FORMATS = {"total": ".0f", "ratio": ".2f", "wall ratio": ".2f", "difference": ".2g"}
+_SCALES = dict.fromkeys(("seconds", "reference", "floor", "torch", "native"), 1e3)
+_SCALES |= dict.fromkeys(("flops", "bytes"), 1e-9)
+
+
 def _shown(name: str, value: object) -> str:
     if value is None:
         return "–"
-    if name in ("seconds", "reference", "floor", "torch", "native"):
-        return f"{1e3 * value:.3g}" if value < 1 else f"{1e3 * value:.0f}"
-    if name in ("flops", "bytes"):
-        return f"{value / 1e9:.3g}"
-    if name == "total":
-        return f"{value:.0f}"
-    if name in ("ratio", "wall ratio"):
-        return f"{value:.2f}"
-    if name == "difference":
-        return f"{value:.2g}"
-    return str(value)
+    if name in _SCALES:
+        value *= _SCALES[name]
+        return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+    return f"{value:{_FORMATS[name]}}" if name in _FORMATS else str(value)
 
 
 def _short(value: object) -> str:

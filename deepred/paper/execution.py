@@ -35,24 +35,9 @@ def find(run: Run, store: Store) -> dict | None:
     return next((record for record in found if record is not None), None)
 
 
-def execute(
-    run: Run,
-    store: Store,
-    *,
-    device: str = "auto",
-    progress: Callable[[int, float], None] | None = None,
-) -> dict:
-    """Compute a run unless the store has it, and return its record.
-
-    `progress` is called with the iterations done so far, of all its restarts, and the PSNR.
-    """
-
-    def one(_: int, done: int, psnr: float) -> None:
-        if progress is not None:
-            progress(done, psnr)
-
-    (record,) = execute_all([run], store, device=device, progress=one)
-    return record
+def execute(run: Run, store: Store, *, device: str = "auto") -> dict:
+    """Compute a run unless the store has it, and return its record."""
+    return execute_all([run], store, device=device)[0]
 
 
 def execute_all(
@@ -210,7 +195,8 @@ class _Execution:
             curve,
             image,
         )
-        self.store.checkpoint(self.key).unlink(missing_ok=True)  # the record is what is kept
+        begun = self.store.folder / "checkpoints" / f"{self.key}.pt"
+        begun.unlink(missing_ok=True)  # the record is what is kept
         return record
 
 

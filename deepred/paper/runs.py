@@ -117,7 +117,7 @@ class Run:
         return _MODELS[name](float(value))
 
     def level(self, y: Tensor) -> float | None:
-        """The noise level that the solver is told; of a model, that which y has on average."""
+        """The noise level that the solver is given; of a model, that which y has on average."""
         if self.model is None:
             return self.sigma or None
         return float(self.model.deviation(y).square().mean().sqrt())

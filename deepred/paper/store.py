@@ -157,7 +157,7 @@ class Store:
             raise WriteError(f"{lock.lock_file}: cannot be written ({error.strerror})") from None
         try:
             for each in (key, *others):
-                for path in self.folder.glob(f"*/.{each}.*.part"):
+                for path in self.folder.glob(f"*/.{each}.*"):  # half a file, a checkpoint's lock
                     path.unlink(missing_ok=True)
             yield
         finally:

@@ -32,6 +32,7 @@ def pids(local) -> dict[str, int]:
         return client.run(os.getpid)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_loses_nothing_and_nothing_is_stored_twice(
     workers, tmp_path, monkeypatch, capsys
 ):

@@ -96,6 +96,7 @@ def test_who_waits_for_a_run_gets_the_other_s_record(tmp_path, monkeypatch):
     assert len(computed) == 1 and record == execution.find(run, store)
 
 
+@pytest.mark.slow
 def test_two_processes_on_one_store_share_the_runs(tmp_path):
     """Each run is computed once: the records' numbers of both processes are the same files."""
     command = [
@@ -289,13 +290,14 @@ def test_two_stores_side_by_side(tmp_path, image):
     b = filled(tmp_path / "b", image, "2", metrics=psnr | {"psnr": 30.5}, settings={"lam": 1})
     filled(tmp_path / "b", image, "3", metrics=psnr, task="sr", seconds=9.0)
     filled(tmp_path / "b", image, "4", metrics=psnr, task="inpaint")
+    filled(tmp_path / "b", image, "5", metrics=psnr, task="tomography")
     table = results.side_by_side(a.folder, b.folder).set_index("image")
-    assert list(table.index) == ["image 1", "image 2", "image 3", "image 4"]
+    assert list(table.index) == [f"image {k}" for k in range(1, 6)]
     assert table.loc["image 2", "B - A [dB]"] == 0.5
     assert table.loc["image 2", "other"] == "settings" and table.loc["image 1", "other"] == ""
-    assert table["A [dB]"].isna().tolist() == [False, False, True, True]
+    assert table["A [dB]"].isna().tolist() == [False, False, True, True, True]
     assert table.loc["image 3", "B [dB]"] == 31.0  # of the luma
-    assert table.loc["image 4", "B [dB]"] == 30.0  # of the colours
+    assert (table.loc[["image 4", "image 5"], "B [dB]"] == 30.0).all()  # of all channels
     b.export(tmp_path / "out")
     again = results.side_by_side(a.folder, tmp_path / "out").set_index("image")
     pd.testing.assert_frame_equal(again.sort_index(), table.sort_index())
@@ -328,6 +330,7 @@ def test_the_commands(tmp_path, image, capsys):
 # Runs that are stopped ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_time_is_kept_and_the_rest_continues(tmp_path, capsys):
     """A budget that ends within a run: it is saved, packed, merged elsewhere, and goes on there."""
     run = experiments.plan("quick", ["table5"])[-1]
@@ -349,6 +352,7 @@ def test_time_is_kept_and_the_rest_continues(tmp_path, capsys):
     assert begun["solvers"][0]["k"] > 0
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_its_run_alone(tmp_path, monkeypatch, capsys):
     """One of two workers is killed -9 in the middle of its run: all the others are computed."""
     runs = experiments.plan("smoke", ["denoising", "table2"])
@@ -383,22 +387,14 @@ def test_a_killed_worker_costs_its_run_alone(tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.rglob("*.lock")) and not list(tmp_path.rglob("*.part"))
 
 
-@pytest.mark.parametrize("what", ["--pack", "--store"])
-def test_outputs_are_checked_before_the_work(tmp_path, capsys, what):
-    (tmp_path / "a.zip").mkdir()
+def test_a_store_that_cannot_be_written_to_is_refused_before_the_work(tmp_path):
     (tmp_path / "file").touch()
-    (tmp_path / "store" / "records").mkdir(parents=True)
-    wrong = {"--pack": "no/a.zip", "--store": "file/store"}[what]
-    options = {"--store": str(tmp_path / "store"), what: str(tmp_path / wrong)}
-    command = ["run", "--profile", "smoke", "--only", "denoising", "--match", "noisy"]
-    assert main([*command, *(word for pair in options.items() for word in pair)]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
-    assert not Store(tmp_path / "store").records()
-    if what == "--pack":
-        assert main([*command, "--store", options["--store"], "--pack", f"{tmp_path}/a.zip"]) == 2
-        assert "a.zip: cannot be written (Is a directory)" in capsys.readouterr().err
+    runs = experiments.plan("smoke", ["denoising"])[:1]
+    with pytest.raises(WriteError, match="file/store/records: cannot be made"):
+        runner.compute(runs, Store(tmp_path / "file" / "store"), device="cpu")
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_all_and_keeps_what_is_finished(tmp_path):
     """Files end at 5 kB here: a restored image does not fit."""
     store = Store(tmp_path)

@@ -13,7 +13,7 @@ from deepred.cli import main
 from deepred.compute.engine import Engine
 from deepred.errors import InputError
 from deepred.networks import SkipNetwork
-from deepred.paper import bench, notebook
+from deepred.paper import bench, notebook, timing
 from deepred.presets import preset
 
 CLOCK = bench.Clock("cpu", 0.001)
@@ -66,7 +66,7 @@ def test_the_clock_gives_the_time_of_one_call():
 
 def test_a_slow_call_is_not_warmed_up_for_long(monkeypatch):
     now, calls = [0.0], []
-    monkeypatch.setattr(bench.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
 
     def slow():
         calls.append(None)
@@ -79,7 +79,7 @@ def test_a_slow_call_is_not_warmed_up_for_long(monkeypatch):
 def test_calls_that_take_turns_meet_the_same_load(monkeypatch):
     """A machine that slows down all the time leaves the ratio of two calls nearly as it is."""
     now, order = [0.0], []
-    monkeypatch.setattr(bench.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
 
     def call(name, cost):
         order.append(name)
@@ -92,7 +92,7 @@ def test_calls_that_take_turns_meet_the_same_load(monkeypatch):
 
 def test_turns_that_are_slow_are_fewer(monkeypatch):
     now, calls = [0.0], []
-    monkeypatch.setattr(bench.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
 
     def slow():
         calls.append(None)

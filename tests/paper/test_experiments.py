@@ -103,6 +103,7 @@ def test_noise_depends_on_the_seed_alone():
     assert not torch.equal(a.measurement(truth), other.measurement(truth))
 
 
+@pytest.mark.slow
 def test_workers_compute_each_run_once_and_a_second_call_computes_nothing(tmp_path):
     store = Store(tmp_path)
     runs = experiments.plan("smoke")
@@ -161,6 +162,7 @@ def test_a_failing_run_is_reported_and_the_others_go_on(tmp_path):
     assert run is broken and "unknown denoiser 'unheard-of'" in error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["term", "kill"])
 def test_killed_and_started_again_it_continues(tmp_path, how):
     """Whatever ends it, finished runs are kept and the next call completes the rest."""
@@ -190,6 +192,7 @@ def test_noisy_house_has_the_psnr_of_its_noise(paper_images):
     assert 20.17 < -10 * math.log10(mse) < 20.6
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 def test_a_background_job_ends_when_it_is_told_to(tmp_path):
     """A shell has its background jobs ignore SIGINT, which the workers inherit and are sent."""

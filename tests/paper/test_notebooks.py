@@ -140,6 +140,7 @@ def test_what_jupyter_itself_defines_is_no_parameter():
     assert notebook.parameters(own) == notebook.Parameters()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_papermill_runs_it_in_profile_smoke(name, tmp_path):
     """As by hand: papermill notebooks/NAME.ipynb out.ipynb -p profile smoke."""

@@ -182,6 +182,7 @@ def test_committed_results_are_readable_and_complete():
         assert images <= set(runs["key"])
 
 
+@pytest.mark.slow
 def test_stored_results_keep_their_keys():
     """Whole experiments are found under their committed keys, studies with variants among them.
 
@@ -200,6 +201,7 @@ def test_stored_results_keep_their_keys():
             assert row.key in run.keys(run.truth()), run.title
 
 
+@pytest.mark.slow
 def test_no_key_of_a_planned_run_changes():
     """Long runs stand under these keys. A change of one is a change of what determines a result."""
     planned = [run for name in ("smoke", "quick", "paper") for run in experiments.plan(name)]
