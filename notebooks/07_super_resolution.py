@@ -132,9 +132,9 @@ Markdown(tables.shown(set14, "x8", full["table3"]))
 
 # %% [markdown]
 # **What we see.** On Set5 at ×4, DeepRED with 32 channels is half a decibel above RED alone and 0.2 dB below
-# the paper's DeepRED, which has four times the channels and BM3D; on butterfly, the picture of long clean
-# edges, it is above the paper's. On head, hair and skin with hardly an edge, RED alone is level with it:
-# there the network has little to add. Single runs with one seed.
+# the paper's DeepRED, which has four times the channels and BM3D. On butterfly, a picture of long clean edges,
+# it is above the paper's. On head, a picture of hair and skin with hardly an edge, RED alone is level with
+# it: the network has little to add there. These are single runs with one seed.
 #
 # The bicubic means are what this protocol gives; the paper prints bicubic numbers for two images
 # only (Figure 2), and those agree to 0.01 dB (`deepred verify`).
@@ -152,7 +152,7 @@ Markdown(tables.markdown(tables.table_4(stored[stored["experiment"].isin(full)])
 # (a border is left out, where restoration is hardest), DeepRED's rows on the full frame. A border of
 # a few pixels is worth one or two tenths of a decibel. Also, the supervised networks were trained
 # for bicubic down-sampling, and the images here are made by Lanczos. Read the distances between the
-# upper and the lower half of this table with that in mind.
+# upper and the lower half of this table accordingly.
 #
 # ## RED alone
 #
@@ -176,8 +176,8 @@ rows = [
 Markdown(tables.markdown(pd.DataFrame(rows)))
 
 # %% [markdown]
-# So strong a denoiser smooths, in each step, everything that the data do not determine; what the small
-# image shows is determined by the data and survives. The settings were chosen with these two images in hand.
+# In each step so strong a denoiser smooths everything that the data do not determine. What the small image
+# shows is determined by the data and stays. The settings were chosen on these two images.
 #
 # ## What it looks like
 #
@@ -221,7 +221,7 @@ if len(head):
 
 # %% [markdown]
 # **What we see.** (a) The loss of Eq. (4) falls on the whole although nothing guarantees it: one step of
-# Adam is not the minimiser that ADMM's theory asks for. (b) Enlarged, it wavers: fresh noise
+# Adam is not the minimiser that ADMM's theory asks for. (b) Enlarged, it fluctuates: new noise
 # is added to $z$ in every iteration, and $f(x)$ is that of an $x$ some iterations old. (c) The quality
 # rises without a turn, and passes bicubic interpolation only after half of the iterations. (d) $x$ and
 # $\mathcal{T}_\Theta(z)$ come together, to a few grey levels; the noise on $z$ keeps them from
@@ -256,10 +256,10 @@ if len(quick) and p.profile != "smoke":
     assert mean["bicubic"] < mean["dip"] < mean["deepred"]
 
 # %% [markdown]
-# **What we see.** Nothing is learnt here that one would have to stop before: all curves rise. DeepRED is
-# ahead of DIP on each picture, by 0.24, 0.22 and 0.17 dB. What the network is worth depends on the
-# picture: 2.9 dB over bicubic interpolation where there are long clean edges (coffee), a third of a
-# decibel on the fur of chelsea, where RED alone does nearly as well.
+# **What we see.** There is no noise to overfit, and all curves rise. DeepRED is ahead of DIP on each picture,
+# by 0.24, 0.22 and 0.17 dB. The gain of the network depends on the picture: 2.9 dB over bicubic
+# interpolation where there are long clean edges (coffee), a third of a decibel on the fur of chelsea, where
+# RED alone is nearly as good.
 #
 # ## Your own picture
 #
@@ -267,8 +267,8 @@ if len(quick) and p.profile != "smoke":
 # deepred restore small.jpg -o large.png --task sr --scale 4
 # ```
 #
-# with a scale of 2, 3, 4 or 8. A photograph that was sharpened or compressed has patterns that no
-# small image of a scene would have; the network takes them for detail.
+# with a scale of 2, 3, 4 or 8. A photograph that was sharpened or compressed contains patterns that are not
+# part of the scene; the network takes them for detail.
 #
 # ## Exercises
 #

@@ -138,8 +138,8 @@ ours = tables.averages(stored).set_index("mean over the images [dB]")["DeepRED, 
 print(ours[[name for name in ours.index if "Table 5" in name]].to_string())
 
 # %% [markdown]
-# **What we see.** With 32 channels and the preconditioned data term DeepRED is where the paper's is, in six
-# and a half processor minutes an image: 0.04 dB below it for the uniform kernel, 0.08 for the Gaussian
+# **What we see.** With 32 channels and the preconditioned data term DeepRED reaches the paper's quality in six
+# and a half processor minutes per image: 0.04 dB below it for the uniform kernel, 0.08 for the Gaussian
 # one, 0.6 to 0.7 above the paper's DIP, and above RED alone on every image, by 2.6 and 1.4 dB on average.
 # It is further ahead where the picture is smooth (parrots) and behind where it is all texture (leaves,
 # starfish), as one would expect of a network with a quarter of the channels. At the last of 4000
@@ -194,9 +194,9 @@ if len(quick) and p.profile != "smoke":
 # %% [markdown]
 # **What we see.** With the noise amplified, DIP turns after 500 to 800 iterations, sooner where the
 # picture is smooth; DeepRED does not turn, and ends 1.2 dB above it (1.7 for the Gaussian kernel). RED
-# alone, without any network and in two seconds, is above DIP in both settings and 0.4 dB below DeepRED:
-# at this low noise a denoiser and an exact solution of the linear system go far on small pictures. Not
-# so on the paper's whole images: there our RED is 2 dB (1.6 for the Gaussian kernel) below the paper's
+# alone, without any network and in two seconds, is above DIP in both settings and 0.4 dB below DeepRED: at
+# this low noise a denoiser and an exact solution of the linear system suffice for small pictures. On the
+# paper's whole images they do not: there our RED is 2 dB (1.6 for the Gaussian kernel) below the paper's
 # RED with TNRD.
 #
 # ## Your own picture

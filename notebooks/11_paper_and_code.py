@@ -120,7 +120,7 @@ if p.unchanged:
 # %% [markdown]
 # **What we see.** Taken literally, with Table 1's rate, steepest descent does not fit the picture: its result
 # is farther from it than $y$. At a rate thirty times smaller it works, and after as many iterations it is
-# close to Adam. So the text's words and its Table 1 do not fit together; both presets use Adam.
+# 0.7 dB below Adam. So the text's words and its Table 1 do not fit together; both presets use Adam.
 #
 # ## Each departure alone
 #

@@ -1,6 +1,7 @@
-"""What every operator keeps to: each check takes an operator, an image's shape and a precision.
+"""What every operator and every denoiser keeps to.
 
-A line in `OPERATORS` puts an operator under all of them, in `tests/core/test_contract.py`.
+Each check of an operator takes it, an image's shape and a precision. A line in `OPERATORS` puts one
+under all of them, in `tests/core/test_contract.py`.
 """
 
 from __future__ import annotations
@@ -98,3 +99,15 @@ def value(H, shape, dtype):
 
 MAP = (linear, adjoint, shape_of_the_image)  # what anybody's linear operator is to keep
 CHECKS = (*MAP, matrix, value)
+
+
+def denoiser(f, x, sigma):
+    """f of images like x, (1, 3, H, W) in float32: of their kind, the same again, one by one."""
+    batch = torch.cat([x, x.flip(-1)])
+    for y in (x, x.double(), x[:, :1], batch):
+        given = y.clone().requires_grad_()
+        fy = f(given, sigma)
+        assert (fy.shape, fy.dtype, fy.device) == (y.shape, y.dtype, y.device)
+        assert fy.isfinite().all() and not fy.requires_grad
+        assert torch.equal(given, y) and torch.equal(f(y, sigma), fy)
+    assert torch.equal(fy, torch.cat([f(one[None], sigma) for one in batch]))

@@ -7,18 +7,19 @@ import sys
 from tqdm import tqdm
 
 _BAR = "{desc} |{bar:24}| {percentage:3.0f}% [{elapsed}, {remaining} left{postfix}]"
-_LINE = "{desc}: {n}/{total} iterations, {remaining} left{postfix}"
+_LINE = "{desc}: {n}/{total} {unit}, {remaining} left{postfix}"
 
 
 class Progress(tqdm):
-    """Counts iterations up to `total`; a context manager."""
+    """Counts iterations, or what else `unit` names, up to `total`; a context manager."""
 
-    def __init__(self, total: int, label: str) -> None:
+    def __init__(self, total: int, label: str, unit: str = "iterations") -> None:
         self.terminal = sys.stderr.isatty()
         wait = 0.1 if self.terminal else 15.0
         super().__init__(
             total=total,
             desc=label,
+            unit=unit,
             bar_format=_BAR if self.terminal else _LINE,
             file=sys.stderr,
             leave=False,

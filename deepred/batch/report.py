@@ -99,7 +99,8 @@ CAPTIONS = {
     "deblurring_live": "The notebook's live part: deblurring.",
 }
 
-SMALL = 128**2  # pixels up to which an image is shown without loss
+FIGURE = 1400  # pixels of a figure's longer side, at most
+IMAGES = 3_000_000  # bytes that all images of the sliders take, about
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ def write(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    order = [*TITLES, *(f"{name}-{profile}" for name in experiments.TABLES), *STUDY_TITLES]
+    own = {f"{name}-{profile}": _small(name, profile) for name in experiments.TABLES}
     text = environment.get_template("report.html.jinja").render(
         profile=profile,
         version=__version__,
@@ -153,11 +154,9 @@ def write(
         seconds=rows["seconds"].sum(),
         asked=len(runs),
         failures=list(failures),
-        tables=[
-            ({**TITLES, **STUDY_TITLES}.get(name) or _small(name, profile), _cells(found[name]))
-            for name in order
-            if name in found and len(found[name])
-        ],
+        own=list(_tables(own, found)),
+        papers=list(_tables(TITLES, found)),
+        studies=list(_tables(STUDY_TITLES, found)),
         figures=list(_figures(out / "figures")),
         comparisons=list(_comparisons(runs, each, store)),
         absent=_grouped(absent),
@@ -171,18 +170,28 @@ def write(
 
 
 def _small(name: str, profile: str) -> str:
-    table = experiments.TABLES[name.removesuffix(f"-{profile}")]
-    return f"{table.source}, profile {profile}: means over its images"
+    return f"{experiments.TABLES[name].source}, profile {profile}: means over its images"
 
 
-def _cells(table: pd.DataFrame) -> dict:
-    """Header and rows of a table; None is what was not run, "" is nothing.
+def _tables(titles: Mapping[str, str], found) -> Iterator[dict]:
+    """Title, header and rows of each table; None is what was not run, "" is nothing.
 
-    ``left_out`` says what that is, in pieces of which every other is a command.
+    ``note`` says what was not run, in pieces of which every other is a command. The method comes
+    first, then the average, before the images, so that a phone shows them.
     """
-    text = table.astype(object).where(table.notna(), None)
-    left_out = table.attrs.get("left_out", "").split("`")
-    return {"header": list(text.columns), "rows": text.to_numpy().tolist(), "left_out": left_out}
+    for key, title in titles.items():
+        if key not in found or found[key].empty:
+            continue
+        table = found[key].astype(object).where(found[key].notna(), None)
+        if "" in table:  # whose numbers a row has
+            told = [": ".join(filter(None, pair)) for pair in zip(table["method"], table.pop(""))]
+            table["method"] = told
+        for name in ("average", "method"):
+            if name in table:
+                table.insert(int(name == "average"), name, table.pop(name))
+        rows = table.to_numpy().tolist()
+        note = found[key].attrs.get("left_out", "").split("`")
+        yield {"title": title, "header": list(table.columns), "rows": rows, "note": note}
 
 
 def _figures(folder: Path) -> Iterator[tuple[str, str, str]]:
@@ -195,7 +204,9 @@ def _figures(folder: Path) -> Iterator[tuple[str, str, str]]:
     for path in sorted(folder.glob("*.png"), key=place):
         name = path.stem
         caption = CAPTIONS.get(name) or CAPTIONS.get(name.rpartition("_")[0], name)
-        yield name, caption, _address(path.read_bytes(), "png")
+        with Image.open(path) as figure:
+            figure.thumbnail((FIGURE, FIGURE))
+            yield name, caption, _encoded(figure.convert("RGB"), 80)
 
 
 def _comparisons(runs: Sequence[Run], found, store: Store) -> Iterator[Comparison]:
@@ -204,6 +215,7 @@ def _comparisons(runs: Sequence[Run], found, store: Store) -> Iterator[Compariso
         if record is not None and run.settings is not None:
             what = (run.task, run.setting, run.dataset, run.image, run.crop)
             groups.setdefault(what, []).append((run, record))
+    most = IMAGES // sum(len(members) + 2 for members in groups.values()) if groups else 0
     for members in groups.values():
         run = members[0][0]
         truth = run.truth()
@@ -223,26 +235,27 @@ def _comparisons(runs: Sequence[Run], found, store: Store) -> Iterator[Compariso
             f"{run.image}: {task.title}{what}",
             *truth.shape[:1:-1],
             names,
-            [_picture(image) for image in shown.values()],
+            [_picture(image, most) for image in shown.values()],
             len(shown) - 2,
             (deepred or [0])[0],
         )
 
 
-def _picture(image: Tensor) -> str:
-    """An image as a data: address; WebP with little loss where it is large."""
+def _picture(image: Tensor, most: int) -> str:
+    """An image as a data: address, of `most` bytes if a quality of 50 gives that."""
     array = to_array(image)
-    buffer = io.BytesIO()
     picture = Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
-    if array.shape[0] * array.shape[1] <= SMALL:
-        picture.save(buffer, "PNG")
-        return _address(buffer.getvalue(), "png")
-    picture.save(buffer, "WEBP", quality=92)
-    return _address(buffer.getvalue(), "webp")
+    for quality in (95, 85, 70, 50):
+        address = _encoded(picture, quality)
+        if len(address) <= most:
+            break
+    return address
 
 
-def _address(data: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+def _encoded(picture: Image.Image, quality: int) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, "WEBP", quality=quality)
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _grouped(absent: Sequence[tuple[Run, str | None]]) -> list[tuple[str, list[str]]]:

@@ -11,9 +11,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
 
 import pandas as pd
@@ -23,6 +22,7 @@ from ..io.files import replacing
 from ..paper import comparisons, execution, experiments
 from ..paper.files import check_writable, make_folder
 from ..paper.store import Store, read_runs
+from .progress import Progress
 
 try:
     import papermill
@@ -70,6 +70,7 @@ def reproduce(options, compute) -> int:
 
     1 if a run or a notebook failed, which is said at the end, or if no run could be computed.
     """
+    started = time.monotonic()
     runs = experiments.plan(options.profile, options.only, tuple(options.seeds))
     source = folder()
     out = Path(options.out)
@@ -95,13 +96,11 @@ def reproduce(options, compute) -> int:
     ]
     pairs = [(source / f"{name}.ipynb", out / "executed" / f"{name}.ipynb") for name in wanted]
     failures += [f"notebook {line}" for line in execute_all(pairs, parameters)]
-    report.write(out, options.profile, runs, store, found, failures)
-    for name in ("figures", "tables", "executed"):
-        files = sorted(p.name for p in (out / name).glob("*.*"))
-        print(f"{out / name}/: {', '.join(files)}")
-    print(out / "report.html")
+    path = report.write(out, options.profile, runs, store, found, failures)
     for line in failures:
         print(f"failed: {line}", file=sys.stderr)
+    done = f"{_count(len(outcome.done), 'run')} and {_count(len(pairs), 'notebook')}"
+    print(f"{done} in {_duration(time.monotonic() - started)}: open {path}", flush=True)
     return 1 if failures or (runs and not outcome.done) else 0
 
 
@@ -154,19 +153,26 @@ def execute_all(pairs: list[tuple[Path, Path]], parameters: dict) -> list[str]:
     Their live parts have small networks, which use one core each; what runs outside the solver is
     told to.
     """
-    done = count(1)
 
-    def one(pair: tuple[Path, Path]) -> str | None:
+    def one(pair: tuple[Path, Path]) -> tuple[str | None, float]:
         started = time.monotonic()
-        error = execute(*pair, parameters)
-        took = f"{time.monotonic() - started:.0f} s" if error is None else "failed"
-        line = f"notebook {next(done)}/{len(pairs)}  {pair[0].stem:28s} {took}"
-        print(line, file=sys.stderr, flush=True)
-        return error
+        return execute(*pair, parameters), time.monotonic() - started
 
     workers = max(1, min(len(pairs), os.cpu_count() or 1))
-    with _one_thread_each(), ThreadPoolExecutor(workers) as pool:
-        return [error for error in pool.map(one, pairs) if error is not None]
+    with (
+        _one_thread_each(),
+        Progress(len(pairs), "notebooks", "notebooks") as progress,
+        ThreadPoolExecutor(workers) as pool,
+    ):
+        futures = {pool.submit(one, pair): pair[0].stem for pair in pairs}
+        if pairs:
+            progress.line(f"{_count(len(pairs), 'notebook')}, {workers} at once")
+        for number, future in enumerate(as_completed(futures), 1):
+            error, seconds = future.result()
+            took = f"{seconds:.1f} s" if error is None else "failed"
+            progress.line(f"{number:3d}/{len(pairs)}  {futures[future]:54s} {took:>9s}")
+            progress.reach(number)
+        return [error for error, _ in (future.result() for future in futures) if error is not None]
 
 
 @contextmanager
@@ -216,6 +222,14 @@ def papers_tables(runs) -> dict:
         for setting in table.settings:
             found[f"{name}-{setting}"] = tables.compared(table, setting, mine)
     return found | comparisons.tables(runs)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + "s" * (number != 1)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 def regenerate(figures: Path) -> int:

@@ -27,7 +27,7 @@ from ..compute import engine
 from ..compute.memory import memory_needed
 from ..io.files import WriteError, replacing
 from ..paper import execution, experiments
-from ..paper.runs import Run
+from ..paper.runs import Run, column
 from ..paper.store import Claimed, Store
 from .progress import Progress
 
@@ -48,9 +48,10 @@ class Outcome:
     def finish(self, run: Run, record: dict, count: int, progress: Progress) -> None:
         """A run is done, of `count`."""
         self.done.append((run, record))
+        name = column(run.task)  # as in the tables
+        metric = f"{name.upper().replace('_', '-'):6s} {record['metrics'][name]:5.2f} dB"
         progress.line(
-            f"{len(self.done):3d}/{count}  {run.title:28s} "
-            f"{record['metrics']['psnr']:6.2f} dB  {record['seconds']:7.1f} s"
+            f"{len(self.done):3d}/{count}  {run.title:36s} {metric} {record['seconds']:7.1f} s"
         )
 
     def fail(self, run: Run, error: str, progress: Progress) -> None:

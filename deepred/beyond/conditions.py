@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .. import red
-from ..errors import InputError, positive, whole
+from ..errors import InputError, positive
 
 Denoise = Callable[[Tensor], Tensor]
 
@@ -121,36 +121,6 @@ def jacobian(f: Denoise, x: Tensor, step: float = 1e-7, *, batch: int = 64) -> T
 def true_gradient(fx: Tensor, J: Tensor, x: Tensor) -> Tensor:
     """grad rho(x) = x - 1/2 f(x) - 1/2 J^T x, for any differentiable f."""
     return x - 0.5 * fx - 0.5 * (J.T @ x.flatten()).reshape(x.shape)
-
-
-@torch.no_grad()
-def spectral_radius(
-    f: Denoise, x: Tensor, *, step: float = 1e-7, iterations: int = 100, seed: int = 0
-) -> float:
-    """The largest modulus of an eigenvalue of J by power iteration, without the matrix.
-
-    For images of any size, with two calls of f per iteration. It is the mean growth over the last
-    half of the iterations, which also works for a pair of complex eigenvalues. It converges from
-    below if J is symmetric; otherwise possibly from above, and 100 iterations give about a
-    hundredth.
-
-    InputError if x is no single finite image, f does not keep its shape, the step is not above 0,
-    or there is no iteration.
-    """
-    x, step = _image(x), positive("step", step)
-    iterations = whole("iterations", iterations)
-    if f(x).shape != x.shape:
-        raise InputError(f"f makes {tuple(f(x).shape)} of {tuple(x.shape)}")
-    v = _directions(x, 1, seed)
-    growth = []
-    for _ in range(iterations):
-        v = v / v.norm()
-        size = step / v.abs().max()  # `step` at the pixel that changes most
-        v = (f(x + size * v) - f(x - size * v)) / (2 * size)
-        if not v.any():
-            return 0.0
-        growth.append(v.norm().log())
-    return float(torch.stack(growth[iterations // 2 :]).mean().exp())
 
 
 def _image(x: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ DEVICES = ("auto", "cpu", "cuda")
 RESTORE = """\
 examples:
   deepred restore photo.jpg -o out.png                    take out noise; its level is estimated
-  deepred restore photo.jpg -o out.png --method red       the same in seconds, a little worse
+  deepred restore photo.jpg -o out.png --method red       the denoiser alone, the quickest
   deepred restore small.png -o large.png --task sr --scale 4 --compare seen.png
   deepred restore photo.png -o out.png --task deblur --kernel psf.png
   deepred restore photo.png -o out.png --task inpaint --mask white-is-kept.png
@@ -31,13 +31,13 @@ methods:
   deepred   a network learns the picture, drawn towards what a denoiser makes of it
   dip       the network alone (deep image prior)
   dip-tv    the network and the total variation of its picture
-  red       the denoiser alone: seconds, and the preview of the others
+  red       the denoiser alone; it makes the preview of the others
 
 presets:
-  fast      a narrow network, minutes a picture; the default
-  best      a wider network, several runs and their mean: four to ten times as long
-  authors   the settings of the authors' released code: hours
-  paper     the paper's settings: hours
+  fast      a narrow network; the default
+  best      a wider network and the mean of several runs: several times as long
+  authors   the settings of the authors' released code, 128 channels wide: for a GPU
+  paper     the paper's settings, as wide
 
 A preview is written to OUTPUT first, unless that is there already, and replaced by the result.
 Interrupted, the same command goes on from its checkpoint, .OUTPUT.checkpoint.

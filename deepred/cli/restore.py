@@ -150,14 +150,10 @@ class One:
                 options.method, settings,
                 lambda n: dict(callback=partial(show, n), checkpoint=checkpoints[n], stop=stop),
             )  # fmt: skip
-        except (DivergedError, KeyboardInterrupt) as error:
-            if not previewed:
-                raise
-            told = str(error) or "the same command continues"
-            raise type(error)(f"{told}; {self.output} is the preview") from None
-        except InputError:
+        except (DivergedError, InputError, KeyboardInterrupt) as error:
             if previewed:
-                self.output.unlink()
+                told = str(error) or "the same command continues"
+                error.args = (f"{told}; {self.output} is the preview",)
             raise
         self._write(image)
         # Of an unfinished fit they stay: the same command with more iterations goes on from there.
@@ -214,7 +210,12 @@ class One:
         whole, red = max(y.shape[2:]), options.method == "red"
         sides = [side // self.scale for side in SIDES if side // self.scale < whole]
         if options.tile is not None:
-            sides = [options.tile // self.scale]
+            sides, least = [options.tile // self.scale], 2 * OVERLAP[options.task]
+            if least >= sides[0] < whole:
+                raise InputError(
+                    f"--tile {options.tile}: its overlap with others leaves nothing of it; give "
+                    f"more than {self.scale * (least + 1)}"
+                )
         elif red or y[0, 0].numel() * self.scale**2 <= LARGE:
             sides = [whole, *sides]
         for side in sides:
@@ -259,7 +260,7 @@ class One:
             parts = [result.image]
             if spread:
                 parts.append(result.deviation.square().mean(1, keepdim=True).sqrt())
-            results.append(replace(result, image=result.image[:0], images=[], history={}))
+            results.append(replace(result, image=None, images=[], y=None, history={}))
             return crop(torch.cat(parts, 1).cpu())
 
         seen = self.y if self.mask is None else torch.cat([self.y, self.mask], 1)

@@ -170,7 +170,7 @@ def fetch(entry: Entry, where: Path | None = None) -> Path:
 
 def _download(entry: Entry) -> bytes:
     """What is at an entry's address; three tries where the server or the line fails."""
-    import requests
+    import requests  # which pooch brings
 
     if not entry.url.startswith(("https://", "http://")):
         raise DownloadError(f"{entry}: {entry.url}: only http and https addresses are fetched")

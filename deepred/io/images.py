@@ -23,7 +23,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, shown
 from .files import regular, replacing
 
 logger = logging.getLogger(__name__)
@@ -98,7 +98,14 @@ def to_tensor(array: np.ndarray) -> Tensor:
     InputError
         If it has another shape, NaN, or values outside [0, 1].
     """
-    array = np.asarray(array)
+    try:
+        array = np.asarray(array.detach().cpu() if isinstance(array, Tensor) else array)
+    except (
+        ValueError,
+        TypeError,
+        RuntimeError,
+    ):  # ragged rows, a tensor on "meta"
+        raise InputError(f"no image array: {shown(array)}") from None
     if array.dtype == bool:
         array = array.astype(np.uint8) * 255
     if array.ndim == 2:
@@ -256,12 +263,11 @@ def _decode_pillow(path: Path) -> tuple[np.ndarray, bytes | None, bytes | None]:
             profile, exif = opened.info.get("icc_profile"), _exif(opened) if late else exif
             if image.mode in ("P", "PA", "RGB", "L", "1") and "transparency" in image.info:
                 image = image.convert("LA" if image.mode in ("1", "L") else "RGBA")
-            wanted = {"1": "L", "P": "RGB", "PA": "RGBA", "La": "LA", "RGBa": "RGBA"}
-            wanted |= {"CMYK": "RGB", "YCbCr": "RGB"}
             if image.mode == "CMYK":
                 profile = None  # it described inks
-            if image.mode in wanted:
-                image = image.convert(wanted[image.mode])
+            wanted = {"1": "L", "PA": "RGBA", "La": "LA", "RGBa": "RGBA"}
+            wanted |= dict.fromkeys(("P", "CMYK", "YCbCr"), "RGB")
+            image = image.convert(wanted.get(image.mode, image.mode))
             if image.mode not in ("L", "LA", "RGB", "RGBA") and not image.mode.startswith("I;16"):
                 raise InputError(
                     f"{path}: pixel format {image.mode} is not read; save it as grey or RGB"
@@ -318,15 +324,7 @@ def _decode_tiff(path: Path) -> tuple[np.ndarray, bytes | None, bytes | None]:
             for start, count in zip(page.dataoffsets, page.databytecounts):
                 tiff.filehandle.seek(start)
                 _check_inflation(path, [tiff.filehandle.read(count)], page.nbytes)
-        try:
-            array = page.asarray()
-        except ValueError as error:
-            if "imagecodecs" not in str(error):
-                raise
-            raise InputError(
-                f"{path}: TIFF compression {page.compression.name} needs the package imagecodecs; "
-                "install it, or save the image uncompressed"
-            ) from None
+        array = page.asarray()
         if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and array.ndim == 3:
             array = array.transpose(1, 2, 0)
         if page.photometric == colours.MINISWHITE:

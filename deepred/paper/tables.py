@@ -7,17 +7,20 @@ mean over images is there only where all of them were run.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 
+from ..errors import InputError
 from ..io.files import replacing
 from ..presets import SETTINGS, preset
 from .experiments import TABLE_4_QUOTED, TABLES, Table, plan, printed
 from .files import make_folder
-from .runs import column
+from .runs import TASKS, Run, column
+from .store import read_runs
 
 NAMES = {
     **{name: name for name in ("noisy", "blurred", "bicubic", "masked")},
@@ -206,6 +209,57 @@ def _row_name(table: Table, setting: str, method: str, name: str) -> str:
         used = preset(name, table.task, "red", setting)
         return f"{title(method, used.denoiser)}, our settings"
     return NAMES[method] + (f", preset {name}" if name else "")
+
+
+def leaderboard(
+    mine: Callable[[Tensor, Callable, float], Tensor] | Mapping[str, float],
+    name: str = "denoising",
+    setting: str | None = None,
+    called: str = "yours",
+) -> pd.DataFrame:
+    """A table of the paper with a row of your own, the best average first.
+
+    Parameters
+    ----------
+    mine : your method, ``(y, H, sigma) -> image``, from a measurement (1, C, h, w) in [0, 1] to the
+        image (1, C, H, W), with the noise level in the same unit (0 in super-resolution); or what
+        you have measured, PSNR in dB by image.
+    name : "denoising" (Section 4.1), "table2", "table3" or "table5".
+    setting : "x4" or "x8", "uniform" or "gaussian"; the table's first unless given.
+    called : the name of your row.
+
+    Returns
+    -------
+    One row a method: ``method``, whose numbers they are (paper, ours, quoted, yours), ``average``
+    and the images, PSNR in dB of the task. Ours are the committed results. An average is there if
+    all images are.
+
+    Raises
+    ------
+    InputError
+        If the table is not known, or one of its images is not on this machine.
+    """
+    if name not in TABLES or (setting and setting not in TABLES[name].settings):
+        known = "; ".join(f"{key}: {', '.join(each.settings)}" for key, each in TABLES.items())
+        raise InputError(f"no table {name!r} with setting {setting!r}; known are {known}")
+    table = TABLES[name]
+    setting = setting or table.settings[0]
+    if callable(mine):
+        runs = {run.image: run for run in plan("paper", [name]) if run.setting == setting}
+        mine = {image: _measured(mine, runs[image]) for image in table.images}
+    stored = read_runs(Path(__file__).parents[2] / "data" / "results" / "paper")
+    found = compared(table, setting, stored[stored["experiment"] == name])
+    numbers = pd.Series(mine, dtype=float).reindex(list(table.images))
+    numbers["average"] = numbers.mean(skipna=False)
+    found.loc[len(found)] = {"method": called, "": "yours", **_texts(numbers)}
+    found = found[found[""] != "difference"]
+    order = found["average"].str.partition(" ")[0].astype(float).sort_values(ascending=False).index
+    return found.loc[order, ["method", "", "average", *table.images]].reset_index(drop=True)
+
+
+def _measured(method: Callable[[Tensor, Callable, float], Tensor], run: Run) -> float:
+    truth = run.truth()
+    return TASKS[run.task].metric(method(run.measurement(truth), run.H, run.sigma), truth)
 
 
 def table_4(runs: pd.DataFrame) -> pd.DataFrame:

@@ -6,6 +6,7 @@ import re
 
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from deepred.batch import report
@@ -38,10 +39,12 @@ def out(tmp_path_factory):
         Image.new("RGB", (1600, 400), "white").save(folder / "figures" / f"{name}.png")
     tables = {
         "section41": pd.DataFrame({"method": ["DIP", "DeepRED"], "ours": ["30.53", None]}),
-        "denoising-smoke": pd.DataFrame({"method": ["DIP"], "difference": [""]}),
+        "denoising-smoke": pd.DataFrame({"setting": ["x"], "method": ["DIP"], "difference": [""]}),
+        "table2-x4": pd.DataFrame(
+            {"method": ["DIP", ""], "": ["ours", "difference"], "baby": "1", "average": "2"}
+        ),
     }
-    command = "`deepred run --profile paper --only denoising`"
-    tables["section41"].attrs["left_out"] = f"Not run yet: DeepRED. {command} computes it."
+    tables["section41"].attrs["left_out"] = "Not run yet: DeepRED. `deepred run` computes it."
     report.write(folder, "smoke", [*runs, sr], store, tables, [FAILURE])
     return folder
 
@@ -54,28 +57,58 @@ def page(tmp_path_factory):
 
 def test_it_says_what_is_there_and_what_is_not(out):
     text = (out / "report.html").read_text(encoding="utf-8")
-    assert "4 of the 5 asked for" in text
+    assert "4 of the 5 runs asked for" in text
     assert "astronaut x4 deepred (fast)" in text  # the one that is not
-    assert text.count("<td>–</td>") == 2  # in the table, and a run without a preset
-    assert "<code>deepred run --profile paper --only denoising</code> computes it." in text
+    assert text.count("<td>–</td>") == 1  # in the table
+    assert text.count('<td data-name="preset">–</td>') == 1  # the noisy image's
+    assert "<code>deepred run</code> computes it." in text
     assert "missing" not in text
     assert "&lt;b&gt;bold&lt;/b&gt;" in text and "<b>bold" not in text
-    assert text.count("<summary>show</summary>") == 4
+    assert text.count("<summary>settings and versions</summary>") == 4
     for told in ("learning_rate", "scikit-image", "torch", "precision", "commit"):
         assert told in text
     assert "Figure 2." in text and "Figure 3." not in text  # only what is there
     assert not re.search(r'(src|href)="(?!data:|#)', text)  # nothing from elsewhere
 
 
+def test_the_readers_own_results_come_first_and_the_papers_tables_are_folded(out):
+    text = (out / "report.html").read_text(encoding="utf-8")
+    order = ("stage", "Section 4.1, profile smoke", "<summary>Section 4.1: denoising", "<figure ")
+    body = text[text.index("<body>") :]
+    places = [body.index(word) for word in order]
+    assert places == sorted(places)
+    assert "Not run yet: DeepRED. <code>deepred run</code> computes it.</p>" in text
+    header = re.findall(r'<th scope="col">([^<]*)</th>', text)
+    assert header[:3] == ["method", "setting", "difference"]  # what a phone shows first
+    assert header[header.index("average") :][:2] == ["average", "baby"]
+    assert "<td>DIP: ours</td><td>2</td>" in text and "<td>difference</td><td>2</td>" in text
+
+
+def test_it_is_no_larger_than_mail_takes(out):
+    """6 MB; of pictures, the sliders' take what `IMAGES` leaves each."""
+    assert (out / "report.html").stat().st_size < 6_000_000
+    image = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0))
+    fine, coarse = report._picture(image, 10**9), report._picture(image, 0)
+    assert len(coarse) < 0.6 * len(fine)  # a quality of 50 and of 95, of noise
+    assert len(report._picture(image, len(fine) - 1)) < len(fine)
+
+
 @needs_a_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(
     "width, height, phone", [(1280, 900, False), (390, 844, True)], ids=["desktop", "phone"]
 )
-def test_it_shows_without_an_error(out, page, width, height, phone):
+def test_it_shows_without_an_error(out, page, width, height, phone, scheme):
+    media = [{"name": "prefers-color-scheme", "value": scheme}]
+    page.ask("Emulation.setEmulatedMedia", features=media)
     page.open(out / "report.html", width, height, phone=phone)
     assert page.messages == []
     assert {address.partition(":")[0] for address in page.requests} <= {"file", "data"}
     assert page.run("document.documentElement.scrollWidth") == width  # nothing sticks out
+    paper = page.run("getComputedStyle(document.body).backgroundColor")
+    assert paper == ("rgb(255, 255, 255)" if scheme == "light" else "rgb(20, 23, 27)")
+    page.run("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert page.run("document.documentElement.scrollWidth") == width  # unfolded, too
     images = page.run("[...document.images].map(i => [i.naturalWidth, i.alt, i.clientWidth])")
     assert len(images) == 4 + 2  # figures and a slider's two
     for natural, alt, shown in images:

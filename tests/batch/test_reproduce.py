@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,16 +12,17 @@ from argparse import Namespace
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 import torch
 
 from deepred import cli
-from deepred.batch import reproduce
+from deepred.batch import report, reproduce
 from deepred.batch.runner import Outcome
 from deepred.errors import InputError
 from deepred.paper import experiments
 from deepred.paper.experiments import EXPERIMENTS, PARTS
-from deepred.paper.store import Store
+from deepred.paper.store import COLUMNS, Store
 
 # Selections ---------------------------------------------------------------------------------------
 
@@ -143,7 +145,13 @@ def test_what_fails_is_told_at_the_end_and_the_rest_still_runs(tmp_path, monkeyp
     options = Namespace(profile="smoke", only=["denoising"], seeds=[3], out=out, device="cpu")
     assert reproduce.reproduce(options, compute) == 1
     assert mark.read_text() == "smoke3"
-    told = capsys.readouterr().err.splitlines()[-3:]
+    said = capsys.readouterr()
+    assert re.fullmatch(
+        rf"0 runs and 3 notebooks in \d+ (s|min): open {re.escape(str(out))}/report.html",
+        said.out.splitlines()[-1],
+    )
+    assert "3 notebooks, " in said.err and "  3/3  " in said.err
+    told = said.err.splitlines()[-3:]
     assert told[0].startswith(
         "failed: run denoising astronaut noisy seed 3: RuntimeError: a run's own"
     )
@@ -154,6 +162,12 @@ def test_what_fails_is_told_at_the_end_and_the_rest_still_runs(tmp_path, monkeyp
     assert told[2].startswith("failed: notebook dies: ")
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "ValueError: of no use" in page and "RuntimeError: a run" in page
+
+
+def test_each_of_the_papers_tables_says_what_has_not_been_run():
+    found = reproduce.papers_tables(pd.DataFrame(columns=COLUMNS))
+    silent = [name for name in report.TITLES if not found[name].attrs.get("left_out")]
+    assert silent == ["table1"]  # which holds settings
 
 
 def test_notebooks_without_runs_are_no_failure(tmp_path, monkeypatch):

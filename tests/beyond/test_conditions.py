@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from deepred import denoisers, red
-from deepred.beyond.conditions import jacobian, kinks, measure, spectral_radius, true_gradient
+from deepred.beyond.conditions import jacobian, kinks, measure, true_gradient
 from deepred.denoise.nlm import nlm_torch
 from deepred.errors import InputError
 from deepred.operators import Blur
@@ -147,20 +147,6 @@ def test_the_true_gradient_is_the_derivative_of_rho(f):
     assert slope == pytest.approx(expected, rel=1e-3, abs=1e-6)
 
 
-@pytest.mark.parametrize("f", [Blur.uniform(3), torch.square, shifted, lambda x: 0 * x])
-def test_power_iteration_finds_the_radius(f):
-    # The largest and the next eigenvalue of x^2 are a few per cent apart: it comes near slowly.
-    radius = spectral_radius(f, image(), iterations=400)
-    assert radius == pytest.approx(measure(f, image()).radius, rel=0.02, abs=1e-12)
-
-
-def test_power_iteration_may_come_from_above_where_changes_grow_for_a_while():
-    """The double eigenvalue 1 of the shear: ||J^k v|| grows like k, of which the root goes to 1."""
-    near = spectral_radius(sheared, image())
-    assert 1 < near < 1.03  # (100 / 50)^(1 / 50) = 1.014
-    assert abs(spectral_radius(sheared, image(), iterations=1000) - 1) < 0.003
-
-
 def test_nlm_has_no_symmetric_jacobian():
     """Reehorst and Schniter's finding: the weights are normalised for each pixel on its own."""
     x = image(10)
@@ -177,10 +163,8 @@ def test_what_is_no_image_or_no_denoiser_is_refused():
         jacobian(shifted, image().repeat(2, 1, 1, 1))
     with pytest.raises(InputError, match="f makes"):
         jacobian(lambda t: t[..., :3], image())
-    with pytest.raises(InputError, match="f makes"):
-        spectral_radius(lambda t: t[..., :3], image())
     two, broken = image().repeat(2, 1, 1, 1), torch.full_like(image(), torch.nan)
-    for found in (measure, kinks, jacobian, spectral_radius):
+    for found in (measure, kinks, jacobian):
         with pytest.raises(InputError, match="one image"):
             found(shifted, two)
         with pytest.raises(InputError, match="NaN"):
@@ -189,9 +173,6 @@ def test_what_is_no_image_or_no_denoiser_is_refused():
         lambda: measure(shifted, image(), step=0),
         lambda: jacobian(shifted, image(), -1),
         lambda: kinks(shifted, image(), 0),
-        lambda: spectral_radius(shifted, image(), step="a"),
     ):
         with pytest.raises(InputError, match="must be a number above 0"):
             call()
-    with pytest.raises(InputError, match="iterations must be a whole number"):
-        spectral_radius(shifted, image(), iterations=0)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from command import assert_refused, call, names, picture, run, stopped
-from pictures import bomb, cut, make, pixels, spoilt, with_value, written
+from pictures import cut, make, pixels
 from PIL import Image
 
 import deepred
@@ -241,37 +241,23 @@ def test_restore_stops_by_a_rule(noisy_png, tmp_path, small_network, capsys):
 
 # Options of a restore that is good but for them, and what the one line must say.
 BAD_OPTIONS = {
-    "--sigma 0": "--sigma",
-    "--sigma -5": "--sigma",
     "--sigma abc": "--sigma: must be a number from 0.001 to 254, got 'abc'",
-    "--sigma nan": "--sigma",
-    "--sigma inf": "--sigma",
     "--sigma 300": "from 0.001 to 254, got '300'",
-    "--sigma": "--sigma",
     "--iterations 0": "--iterations: must be a whole number from 1 to 10000000, got '0'",
     "--iterations 1.5": "must be a whole number",
-    "--iterations 1e3": "--iterations",
-    "--seed -1": "--seed",
-    "--seed x": "--seed",
-    "--preset slow": "--preset",
-    "--task colourise": "--task",
     "--task sr --scale 5": "--scale",
     "--scale 4": "--scale belongs to --task sr, not denoise",
     "--task sr --kernel uniform9": "--kernel belongs to --task deblur, not sr",
     "--task deblur": "needs --kernel uniform9|gauss25|FILE",
     "--task deblur --kernel nowhere.png": "kernel nowhere.png: no such file",
-    "--method bm3d": "--method",
-    "--denoiser mean": "--denoiser",
     "--task inpaint": "--task inpaint needs --mask FILE, white where a pixel is to stay",
     "--mask nowhere.png": "--mask belongs to --task inpaint, not denoise",
     "--task inpaint --mask nowhere.png": "nowhere.png: no such file",
     "--task tomography": "--task",
-    "--stop early": "--stop",
     "--stop discrepancy --task sr": "--stop discrepancy with --task sr needs --sigma",
     "--stop discrepancy --method red": "--stop has nothing to stop in --method red",
     "--patience 5": "--patience belongs to --stop windowed-variance or exponential-variance",
     "--stop windowed-variance --patience 0": "--patience: must be a whole number from 1",
-    "--device tpu": "--device",
     "--profile quick": "--profile",
     "second.png": "second.png",
 }
@@ -280,19 +266,8 @@ BAD_OPTIONS = {
 BAD_INPUTS = {
     "missing": (lambda d: d / "no.png", "no such file"),
     "a folder": (lambda d: d, "no image in it"),
-    "zero bytes": (lambda d: written(d / "bad.png", b""), "is empty"),
-    "text": (lambda d: written(d / "bad.png", b"no image\n" * 50), "not a PNG"),
-    "NaN": (lambda d: make(d / "bad.tif", with_value(np.nan)), "NaN"),
-    "float above 1": (lambda d: make(d / "bad.tif", with_value(7)), "[0, 1]"),
-    "too small": (lambda d: make(d / "bad.png", pixels(3)[:8, :40]), "too small"),
-    "a bomb": (lambda d: bomb(d / "bad.png", 8), "pixels"),
-    "cut png": (lambda d: cut(make(d / "bad.png", pixels(3)), 0.5), "bad.png"),
-    "cut jpeg": (lambda d: cut(make(d / "bad.jpg", pixels(3)), 0.5), "bad.jpg"),
     "cut tiff": (lambda d: cut(make(d / "bad.tif", pixels(3)), 0.5), "bad.tif"),
     "tiff cut in its tags": (lambda d: cut(make(d / "bad.tif", pixels(3)), 0.005), "bad.tif"),
-    "deep tiff cut": (lambda d: cut(make(d / "bad.tif", pixels(3, np.uint16)), 0.002), "bad.tif"),
-    "damaged png": (lambda d: spoilt(make(d / "bad.png", pixels(3))), "bad.png"),
-    "gif": (lambda d: make(d / "bad.gif", pixels(1)), "not a PNG"),
     "int32": (lambda d: make(d / "bad.tif", pixels(3).astype(np.int32)), "int32"),
     "no noise": (lambda d: make(d / "bad.png", np.zeros((32, 32, 3), np.uint8)), "sigma"),
 }
@@ -354,8 +329,6 @@ def test_bad_outputs_are_refused_before_any_work(noisy_png, tmp_path, capsys, mo
         ("run --only magic", "unknown experiment 'magic'"),
         ("run --store file", "--store: file is no folder"),
         ("run --store file/below", "--store: file is no folder"),
-        ("run --workers 0", "--workers"),
-        ("run --seeds -3", "--seeds"),
         ("reproduce --profile huge", "unknown profile 'huge'"),
         ("reproduce --only magic", "unknown experiment 'magic'"),
         ("reproduce --out file", "--out: file is no folder"),

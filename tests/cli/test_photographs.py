@@ -36,7 +36,8 @@ def photograph(tmp_path) -> Path:
 def test_what_is_said_before_and_after(photograph, tmp_path, small_network, capsys):
     output, seen, map_ = (tmp_path / name for name in ("out.jpg", "seen.png", "map.png"))
     code = call(
-        "restore", photograph, "-o", output, "--iterations", 15, "--runs", 2, "--compare", seen,
+        "restore", photograph, "-o", output, "--iterations", 15, "--runs", 2, "--denoiser", "nlm",
+        "--compare", seen,
         "--confidence", map_, "--quality", 30,
     )  # fmt: skip
     said = capsys.readouterr()
@@ -64,16 +65,18 @@ def test_interrupted_the_preview_stays(photograph, tmp_path, small_network, monk
 
     monkeypatch.setattr("deepred.batch.progress.Progress.reach", interrupted)
     output, quick = tmp_path / "out.png", tmp_path / "quick.png"
-    assert call("restore", photograph, "-o", output) == 130
+    assert call("restore", photograph, "-o", output, "--denoiser", "nlm") == 130
     assert f"{output} is the preview" in capsys.readouterr().err
     monkeypatch.undo()
     assert call("restore", photograph, "-o", quick, "--method", "red") == 0
     # the same settings but for what f is told, which the preview takes from the upper bound
     assert (images.read(output).image - images.read(quick).image).abs().mean() < 0.01
 
+    (tmp_path / ".out.png.checkpoint").unlink()
     before = output.read_bytes()  # what is there may be a result: no preview takes its place
     monkeypatch.setattr("deepred.batch.progress.Progress.reach", interrupted)
-    assert call("restore", photograph, "-o", output, "--seed", 1, "--task", "sr") == 130
+    again = ["--sigma", 20, "--method", "dip"]
+    assert call("restore", photograph, "-o", output, "--seed", 1, *again) == 130
     assert output.read_bytes() == before
 
 
@@ -101,11 +104,19 @@ def test_tiles_restore_each_task(photograph, tmp_path, small_network, capsys, ta
     assert (parts - whole).abs().mean() < 0.01
 
 
+def test_tiles_that_are_all_overlap_are_refused(photograph, tmp_path, capsys):
+    command = ["restore", photograph, "-o", tmp_path / "out.png", "--task", "sr"]
+    assert call(*command, "--scale", 8, "--tile", 200) == 2
+    assert "--tile 200: its overlap" in capsys.readouterr().err
+    assert not (tmp_path / "out.png").exists()
+
+
 def test_tiles_continue_after_an_interruption(photograph, tmp_path, small_network, monkeypatch):
     from deepred.batch.progress import Progress
 
     output, reach, calls = tmp_path / "out.png", Progress.reach, []
     command = ["restore", photograph, "-o", output, "--tile", 100, "--iterations", 6]
+    command += ["--denoiser", "nlm", "--sigma", 20]
 
     def third(self, done, note=""):
         calls.append(done)
@@ -116,11 +127,9 @@ def test_tiles_continue_after_an_interruption(photograph, tmp_path, small_networ
     monkeypatch.setattr(Progress, "reach", third)
     assert call(*command) == 130
     assert ".out.png.0.checkpoint" in names(tmp_path)
-    calls.clear()
     assert call(*command) == 0
-    assert len(calls) <= 4 * 12 - 12  # the first tile is not computed again
+    assert len(calls) <= 15 + 4 * 12 - 12  # the first tile is not computed again
     continued = output.read_bytes()
-    monkeypatch.undo()
     assert call(*command[:3], tmp_path / "whole.png", *command[4:]) == 0
     assert (tmp_path / "whole.png").read_bytes() == continued
 

@@ -17,6 +17,7 @@ from deepred.beyond.baselines import total_variation
 from deepred.beyond.operators import Composed, Scaled
 from deepred.beyond.radon import Radon
 from deepred.compute.engine import Engine, pick
+from deepred.io.images import to_tensor
 from deepred.operators import Blur, Downsample, Identity, Inpaint, degrade
 
 Y = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -45,6 +46,7 @@ def of_restore(name):
 # Entry: a call with the value, and the values with which it works.
 ENTRIES = {
     "y": (of_restore("y"), ""),
+    "an array": (to_tensor, ""),
     "H": (of_restore("H"), "None"),
     "method": (of_restore("method"), ""),
     "denoiser": (of_restore("denoiser"), "None"),

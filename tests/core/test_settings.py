@@ -9,7 +9,7 @@ import math
 import numpy as np
 import pytest
 
-from deepred import presets
+from deepred import presets, settings
 from deepred.errors import InputError
 from deepred.presets import METHODS, OTHER_SETTINGS, PRESETS, SETTINGS, preset
 from deepred.settings import Settings
@@ -102,22 +102,10 @@ def test_the_ends_of_the_ranges_are_allowed(changes):
     assert {name: getattr(settings, name) for name in changes} == changes
 
 
-@pytest.mark.parametrize(
-    ("name", "choices"),
-    [
-        ("input_distribution", ("gaussian", "uniform")),
-        ("network", ("skip", "decoder")),
-        ("optimizer", ("adam", "gradient-descent")),
-        ("data_term", ("sum", "mean")),
-        ("x_update", ("fixed-point", "steepest-descent")),
-        ("x_start", ("measurement", "zeros", "denoised")),
-        ("x_sees", ("after", "before")),
-        ("result", ("x", "network", "x-u", "denoised")),
-    ],
-)
-def test_choices_are_named_where_there_is_no_such(name, choices):
-    for choice in choices:
-        assert getattr(Settings(**{name: choice}), name) == choice
+@pytest.mark.parametrize("name", settings._CHOICES)
+def test_choices_are_named_where_there_is_no_such(name):
+    choices = settings._CHOICES[name]
+    assert all(getattr(Settings(**{name: choice}), name) == choice for choice in choices)
     with pytest.raises(InputError, match=f"one of {', '.join(choices)}, got 'other'"):
         Settings(**{name: "other"})
 

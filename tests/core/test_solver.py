@@ -96,33 +96,6 @@ def test_steepest_descent_with_its_natural_step_is_the_fixed_point():
     torch.testing.assert_close(a, b, rtol=0, atol=1e-15)  # a few roundings of numbers near 1
 
 
-def test_red_alone_solves_the_normal_equations():
-    W, lam = smoother(), 0.5
-    h = torch.linspace(0.3, 1.0, PIXELS, dtype=torch.float64).view(1, 1, SIDE, SIDE)
-
-    class Diagonal:
-        def __call__(self, x):
-            return h * x
-
-        adjoint = __call__
-
-    y = torch.rand(
-        1, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(0), dtype=torch.float64
-    )
-    identity = torch.eye(PIXELS, dtype=torch.float64)
-    exact = torch.linalg.solve(
-        torch.diag(h.flatten() ** 2) + lam * (identity - W), (h * y).flatten()
-    ).view_as(y)
-    for method, iterations in [("fixed-point", 400), ("steepest-descent", 2000)]:
-        iterates = red.solve(
-            y, Diagonal(), lambda x: (W @ x.flatten()).view_as(x), lam, method=method
-        )
-        for _, (x, _) in zip(range(iterations), iterates):
-            pass
-        # The slowest mode, h = .3 with W = 1, shrinks by .85 or .94 a step.
-        torch.testing.assert_close(x, exact, rtol=0, atol=1e-7)
-
-
 def plain_dip(y, settings, seed):
     """The deep image prior, Eq. (2), written on its own: what lam = mu = 0 must give."""
     z, net = networks.initialise(

@@ -253,7 +253,8 @@ def test_deepred_may_start_from_the_denoised_image(noisy, tiny):
     )  # fmt: skip
     assert torch.equal(solver.x, 0.5 * noisy)
     with pytest.raises(InputError, match="needs a denoiser and the noise level"):
-        ADMM(noisy, Identity(), FreeImage(noisy), torch.zeros(1), denoise, settings)
+        without = settings.replace(denoiser=None, lam=0.0, result="network")
+        deepred.restore(noisy, settings=without, sigma=0.5)
 
 
 def test_the_objective_weighs_as_the_settings_do(noisy, tiny):

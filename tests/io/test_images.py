@@ -484,7 +484,7 @@ def test_a_missing_codec_is_named(tmp_path, monkeypatch):
 
     path = make(tmp_path / "a.tif", pixels(3, np.uint16))
     monkeypatch.setattr(tifffile.TiffPage, "asarray", asarray)
-    with pytest.raises(InputError, match="needs the package imagecodecs; install it, or save"):
+    with pytest.raises(InputError, match="requires the 'imagecodecs' package"):
         read(path)
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from deepred.errors import InputError
+from deepred.io import resize
 from deepred.paper import tables, verify
 from deepred.paper.experiments import NCSR, TABLES, printed
 from deepred.paper.store import COLUMNS
@@ -202,3 +203,27 @@ def test_columns_of_runs_get_titles_and_methods_their_names():
     table = tables.titled(rows)
     assert list(table) == ["method", "PSNR-Y [dB]", "iterations"]
     assert list(table["method"]) == ["DIP", "DeepRED"]
+
+
+def test_a_leaderboard_has_your_row_in_its_place(paper_images):
+    """Bicubic interpolation, as the table itself has it: the same numbers to the last digit."""
+
+    def bicubic(y, H, sigma):
+        assert H.factor == 4 and sigma == 0
+        return resize.bicubic(y, H.factor)
+
+    found = tables.leaderboard(bicubic, "table2", "x4", called="mine")
+    averages = found["average"].dropna().str.partition(" ")[0].astype(float)
+    assert averages.is_monotonic_decreasing
+    mine, ours = (found[found["method"] == name].iloc[0] for name in ("mine", "bicubic"))
+    assert mine["average"] == ours["average"] and mine["woman"] == ours["woman"]
+    assert {"paper", "ours", "yours", "quoted"} >= set(found[""])
+
+
+def test_a_leaderboard_of_numbers_says_no_average_of_some_images():
+    some = tables.leaderboard({"leaves": 40.0}, "table5", "gaussian").iloc[-1]
+    assert some["method"] == "yours" and some["leaves"] == "40.00" and pd.isna(some["average"])
+    best = dict.fromkeys(NCSR, 40.0)
+    assert tables.leaderboard(best, "table5", "gaussian").iloc[0]["average"] == "40.00"
+    with pytest.raises(InputError, match=r"no table 'table9'.*table5: uniform, gaussian"):
+        tables.leaderboard(best, "table9")
