@@ -99,7 +99,8 @@ def read_mask(path: str | Path) -> Inpaint:
                 mask = mask.transpose(2, 0, 1)
             operator = Inpaint.of(np.asarray(mask))
         except InputError as error:
-            raise InputError(f"mask {str(error).removeprefix('mask ')}") from None
+            reason = str(error).removeprefix("mask ").removeprefix(f"{path}: ")
+            raise InputError(f"mask {path}: {reason}") from None
         except (OSError, ValueError, EOFError, AttributeError, TypeError):
             raise InputError(f"mask {path}: holds no array of zeros and ones") from None
     else:
