@@ -108,7 +108,7 @@ def test_files_that_hold_no_mask_are_refused(tmp_path):
     images.write(tmp_path / "black.png", images.Picture(black, 8, None, None))
     for name, told in [
         ("grey.npy", "zeros and ones"), ("text.npy", "no array of zeros and ones"),
-        ("missing.npy", "no array of zeros and ones"), ("black.png", "something to see"),
+        ("missing.npy", "no such file"), ("black.png", "something to see"),
     ]:  # fmt: skip
         with pytest.raises(InputError, match=f"{name}: .*{told}"):
             read_mask(tmp_path / name)
