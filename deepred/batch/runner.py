@@ -199,9 +199,12 @@ class _Crew:
         return ours
 
     def _give(self, pipe: Connection) -> None:
-        self.busy[pipe], claims = self.waiting.popleft()
-        with suppress(OSError):  # it has ended: `follow` finds out
-            pipe.send((self.busy[pipe], claims))
+        try:
+            pipe.send(self.waiting[0])
+        except OSError:  # killed while it had nothing to do: another takes the unit
+            self.processes.pop(pipe).join()
+        else:
+            self.busy[pipe], _ = self.waiting.popleft()
 
     def _take(self, pipe: Connection, kind: str, *content) -> None:
         """What a worker says: how far it is, or how its unit has ended."""

@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     except MemoryError:
         _say("not enough memory: use a smaller image, a smaller --tile or --method red")
     except KeyboardInterrupt as error:
-        _say(f"interrupted; {error or 'the same command continues from what was saved'}")
+        _say(f"interrupted; {str(error) or 'the same command continues from what was saved'}")
         status = 130
     finally:
         _on_signal(_leave)

@@ -46,29 +46,39 @@ def restore(options) -> int:
     given, several = Path(options.input), Path(options.input).is_dir()
     named = {name: getattr(options, name) for name in ("output", "compare", "confidence")}
     named = {name: Path(path) for name, path in named.items() if path is not None}
-    if len({given, *named.values()}) < 1 + len(named) and (several or len(named) > 1):
+    files = {path.resolve() for path in (given, *named.values())}
+    if len(files) < 1 + len(named) and (several or len(named) > 1):
         raise InputError("INPUT, --output, --compare and --confidence must have different names")
     H, setting = _operator(options)
     settings = partial(_settings, options, setting)
     _check(options, settings(0.0).runs)
     sources = [given]
     if several:
-        sources = sorted(p for p in given.iterdir() if p.suffix.lower() in images.SUFFIXES)
+        sources = sorted(
+            path for path in given.iterdir()
+            if path.suffix.lower() in images.SUFFIXES and not path.name.startswith(".")
+        )  # fmt: skip
         if not sources:
             raise InputError(f"{given}: no image in it, of {' '.join(images.SUFFIXES)}")
         for path in named.values():
+            if path.exists() and not path.is_dir():
+                raise InputError(f"{path}: a file, and what comes of a folder needs a folder")
             path.mkdir(parents=True, exist_ok=True)
-    failed, each = 0, settings(0.0).iterations * settings(0.0).runs
+    done, failed, each = [], 0, settings(0.0).iterations * settings(0.0).runs
     with Progress(len(sources) * each, options.method) as progress:
         for number, source in enumerate(sources):
             files = {name: p / source.name if several else p for name, p in named.items()}
             try:
-                One(options, H, settings, progress, number * each, source, **files).restore()
+                one = One(options, H, settings, progress, number * each, source, **files)
+                done += one.restore()
             except (InputError, DivergedError) as error:
                 if not several:
                     raise
                 failed += 1
                 progress.line(f"deepred: {error}")
+        # Until then the same command, interrupted and given again, does not compute them again.
+        for path in done:
+            path.unlink(missing_ok=True)
         if failed:
             progress.line(f"deepred: {failed} of {len(sources)} pictures were not restored")
     return 2 if failed else 0
@@ -88,8 +98,8 @@ class One:
     compare: Path | None = None
     confidence: Path | None = None
 
-    def restore(self) -> None:
-        """From the file to the files."""
+    def restore(self) -> list[Path]:
+        """From the file to the files; returns the checkpoints that are no longer needed."""
         options, H = self.options, self.H
         self.picture = images.read(self.source, white=options.white)
         images.check_output(self.output, self.picture)
@@ -158,9 +168,6 @@ class One:
         self._write(image)
         # Of an unfinished fit they stay: the same command with more iterations goes on from there.
         unfinished = [result for result in results if result.finished is False]
-        if not unfinished or self.output.samefile(self.source):
-            for path in checkpoints:
-                path.unlink(missing_ok=True)
         if unfinished:
             where = f" in {len(unfinished)} of {tiles} tiles" if tiles > 1 else ""
             ending = max(unfinished, key=lambda result: result.residual).ending
@@ -177,6 +184,7 @@ class One:
             f"{sum(result.seconds for result in results):.0f} s on {self.how}"
             + (f"; {results[0].ending}" if tiles == 1 and results[0].finished else "")
         )
+        return [] if unfinished and not self.output.samefile(self.source) else checkpoints
 
     def _noise(self) -> tuple[str, float | None]:
         """What is said of the noise, and the level that f is told.
@@ -320,7 +328,7 @@ class Clock:
         self.done, each = True, seconds / steps
         red = "" if self.red is None else f"; --method red would take {_duration(self.red)}"
         left = _duration(each * (self.total - done))
-        return f"at most about {left} to go, at {each:.2g} s an iteration{red}"
+        return f"at most {left} to go, at {each:.2g} s an iteration{red}"
 
 
 def _duration(seconds: float) -> str:

@@ -225,6 +225,9 @@ def write(path: str | Path, picture: Picture, quality: int = 95) -> None:
             options = {name: value for name, value in options.items() if value}
             if suffix in (".jpg", ".jpeg"):
                 options.update(quality=quality, subsampling=0)
+                if len(options.get("exif", b"")) > 65_533:
+                    logger.warning("%s: its EXIF is too long for a JPEG and left out", path)
+                    del options["exif"]
             Image.fromarray(squeezed).save(temporary, kind.get(suffix, "JPEG"), **options)
         elif tiff:
             _write_tiff(temporary, array, picture)

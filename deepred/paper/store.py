@@ -79,7 +79,7 @@ class Store:
             return record
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, RecursionError) as error:
+        except (IsADirectoryError, ValueError, RecursionError) as error:
             set_aside(path, f"not a record ({error})", "the run is to be computed again")
             return None
 
@@ -247,8 +247,7 @@ def _merged(old: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     names = list(IDENTITY)
     new = set(map(tuple, runs[names].astype(str).to_numpy()))
     stay = [tuple(row) not in new for row in old[names].astype(str).to_numpy()]
-    old = old[stay]
-    old = old[~old["key"].isin(runs["key"])]
+    old = old[pd.Series(stay, old.index, dtype=bool) & ~old["key"].isin(runs["key"])]
     return pd.concat([t for t in (old, runs) if len(t)] or [runs], ignore_index=True)
 
 

@@ -249,6 +249,10 @@ def leaderboard(
         mine = {image: _measured(mine, runs[image]) for image in table.images}
     stored = read_runs(Path(__file__).parents[2] / "data" / "results" / "paper")
     found = compared(table, setting, stored[stored["experiment"] == name])
+    if unknown := set(mine) - set(table.images):
+        raise InputError(
+            f"{name} has no {', '.join(sorted(unknown))}; it has {', '.join(table.images)}"
+        )
     numbers = pd.Series(mine, dtype=float).reindex(list(table.images))
     numbers["average"] = numbers.mean(skipna=False)
     found.loc[len(found)] = {"method": called, "": "yours", **_texts(numbers)}

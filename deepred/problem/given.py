@@ -26,11 +26,12 @@ def taken(y: object) -> tuple[object, Callable[[Tensor], object]]:
     InputError
         If an array has another shape or type, or a file cannot be read.
     """
+    share = 1.0  # of the integers' range that is white: 12 bits may be kept in 16
     if isinstance(y, str | Path):
         from ..io import images  # the one place where the solver's side reads image files
 
         picture = images.read(y)
-        y = images.to_array(picture.image, picture.bits)
+        y, share = images.to_array(picture.image, picture.bits, picture.white), picture.white
         y = y[..., 0] if y.shape[2] == 1 else y
     if not isinstance(y, np.ndarray):
         return y, lambda image: image
@@ -41,9 +42,13 @@ def taken(y: object) -> tuple[object, Callable[[Tensor], object]]:
             "an array y must be (H, W) or (H, W, 3), uint8, uint16 or floats in [0, 1], got "
             f"{y.dtype} {y.shape}"
         )
-    shape, kind = y.shape, y.dtype
+    shape, kind, white = y.shape, y.dtype, white * share
     planes = y.reshape(*shape[:2], channels).transpose(2, 0, 1)
-    tensor = torch.from_numpy(planes / np.float32(white) if white > 1 else planes.copy())
+    tensor = torch.from_numpy(
+        planes / np.float32(white)
+        if white > 1
+        else planes.astype(kind.newbyteorder("="), order="C")
+    )
 
     def back(image: Tensor) -> np.ndarray:
         array = image.detach().cpu()[0].permute(1, 2, 0).double().numpy()

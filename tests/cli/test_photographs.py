@@ -14,7 +14,7 @@ import skimage.data
 from command import ENVIRONMENT, LIMIT, call, names, stopped
 from PIL import Image
 
-from deepred import denoisers
+from deepred import denoisers, solver
 from deepred.beyond import stopping
 from deepred.cli import options
 from deepred.io import images
@@ -46,7 +46,7 @@ def test_what_is_said_before_and_after(photograph, tmp_path, small_network, caps
     assert re.search(r"photo\.jpg: 110x130, colour, noise level estimated: sigma = [\d.]+", first)
     assert re.search(r"at most 15 iterations x 2 runs, about [\d.]+ GB of memory$", first)
     assert re.search(r"out\.jpg: a preview by RED alone, .*; the result replaces it$", preview)
-    assert re.search(r"at most about .* to go, at .* s an iteration; --method red would", clock)
+    assert re.search(r"at most .* to go, at .* s an iteration; --method red would", clock)
     assert re.search(r"map\.png: white is a spread of [\d.]+ of 255", said.err)
     with Image.open(output) as image:
         assert image.size == (110, 130)  # upright
@@ -144,11 +144,48 @@ def test_a_folder_and_a_bad_file_in_it(photograph, tmp_path, capsys):
     said = capsys.readouterr()
     assert names(out) == names(compared) == ["photo.jpg", "second.png"]
     assert "bad.png: not a PNG" in said.err and "1 of 3 pictures were not" in said.err
-    assert call("restore", photograph.parent, "-o", photograph.parent, *options[:4]) == 2
-    assert "different names" in capsys.readouterr().err
+    photograph.with_name("._photo.jpg").write_bytes(b"what macOS writes beside a file")
+    for same in (photograph.parent, photograph.parent / ".." / photograph.parent.name):
+        assert call("restore", photograph.parent, "-o", same, *options[:4]) == 2
+        assert "different names" in capsys.readouterr().err
+    assert call("restore", photograph.parent, "-o", photograph, *options[:4]) == 2
+    assert "photo.jpg: a file" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert call("restore", tmp_path / "empty", "-o", out) == 2
     assert "no image in it" in capsys.readouterr().err
+
+
+def test_an_interrupted_folder_goes_on_where_it_was(
+    photograph, tmp_path, monkeypatch, small_network
+):
+    Image.open(photograph).save(photograph.with_name("second.png"))
+    command = ["restore", photograph.parent, "-o", tmp_path / "out", "--method", "dip"]
+    command += ["--iterations", 8]
+    made, write = [], images.write
+
+    def second_is_interrupted(path, *rest, **more):
+        made.append(path.name)
+        if made == ["photo.jpg", "photo.jpg", "second.png", "second.png"]:  # preview and result
+            raise KeyboardInterrupt
+        write(path, *rest, **more)
+
+    monkeypatch.setattr(images, "write", second_is_interrupted)
+    assert call(*command) == 130
+    names = [".photo.jpg.checkpoint", ".second.png.checkpoint"]
+    assert sorted(path.name for path in (tmp_path / "out").glob(".*")) == names
+    monkeypatch.setattr(solver.ADMM, "theta_update", None)  # nothing is computed again
+    assert call(*command) == 0
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_exif_that_a_jpeg_cannot_hold_is_left_out_with_a_word(photograph, tmp_path, caplog):
+    exif = Image.Exif()
+    exif[0x010E] = "a long description" * 5000
+    Image.open(photograph).save(tmp_path / "long.png", exif=exif)
+    output = tmp_path / "out.jpg"
+    assert call("restore", tmp_path / "long.png", "-o", output, "--method", "red") == 0
+    assert "EXIF is too long for a JPEG" in caplog.text
+    assert not Image.open(output).getexif()
 
 
 def test_transparent_pixels_stay_and_tell_no_noise(tmp_path, capsys):

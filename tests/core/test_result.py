@@ -10,6 +10,7 @@ import threading
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
@@ -53,6 +54,21 @@ def test_a_file_gives_an_array(noisy, tmp_path, name):
     for path in (tmp_path / name, str(tmp_path / name)):
         assert np.array_equal(deepred.restore(path, **COMMON).image,
                               deepred.restore(given, **COMMON).image)  # fmt: skip
+
+
+def test_a_file_of_12_bits_in_16_comes_back_at_its_scale(noisy, tmp_path):
+    given = np.round(4095 * array(noisy, "float64")).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "raw.tif", given, photometric="rgb")
+    found = deepred.restore(tmp_path / "raw.tif", **COMMON).image
+    assert found.dtype == np.uint16
+    exact = 4095 * deepred.restore(given / 4095, **COMMON).image.clip(0, 1)
+    assert np.abs(found - exact).max() <= 0.5 + 1e-2  # rounded once; float32 in between
+
+
+def test_an_array_of_the_other_byte_order_is_the_same_array(noisy):
+    given = array(noisy, "float32")
+    found = deepred.restore(given.astype(">f4"), **COMMON).image
+    assert np.array_equal(found, deepred.restore(given, **COMMON).image)
 
 
 def test_a_larger_image_comes_back_larger(noisy, tiny):

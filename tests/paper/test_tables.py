@@ -225,5 +225,7 @@ def test_a_leaderboard_of_numbers_says_no_average_of_some_images():
     assert some["method"] == "yours" and some["leaves"] == "40.00" and pd.isna(some["average"])
     best = dict.fromkeys(NCSR, 40.0)
     assert tables.leaderboard(best, "table5", "gaussian").iloc[0]["average"] == "40.00"
+    with pytest.raises(InputError, match=r"table5 has no Leaves; it has butterfly"):
+        tables.leaderboard({"Leaves": 40.0}, "table5")
     with pytest.raises(InputError, match=r"no table 'table9'.*table5: uniform, gaussian"):
         tables.leaderboard(best, "table9")

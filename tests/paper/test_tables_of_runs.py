@@ -232,7 +232,7 @@ def put(folder, key, psnr=30.0, **changes):
 
 def test_runs_of_several_machines_come_together(tmp_path):
     out = tmp_path / "out"
-    put(tmp_path / "one", "aa", 30.0).export(out)
+    put(tmp_path / "one", "aa", 30.0).export(out, keep=True)  # of nothing
     mine = put(tmp_path / "two", "bb", 31.0, image="baby", preset="", method="red")
     put(tmp_path / "two", "cc", 20.0, image="woman", preset="", method="bicubic", iterations=0)
     mine.export(out, keep=True)
