@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -46,7 +47,7 @@ def restore(options) -> int:
     given, several = Path(options.input), Path(options.input).is_dir()
     named = {name: getattr(options, name) for name in ("output", "compare", "confidence")}
     named = {name: Path(path) for name, path in named.items() if path is not None}
-    files = {path.resolve() for path in (given, *named.values())}
+    files = {os.path.realpath(path) for path in (given, *named.values())}
     if len(files) < 1 + len(named) and (several or len(named) > 1):
         raise InputError("INPUT, --output, --compare and --confidence must have different names")
     H, setting = _operator(options)
