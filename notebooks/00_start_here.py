@@ -50,7 +50,7 @@ plots.use_style()
 # ## The problem
 #
 # A camera delivers $y = \mathbf{H} x + v$: the picture $x$ that we want, degraded by some
-# $\mathbf{H}$ (a blur, a smaller size, missing pixels), plus noise $v$. Here $\mathbf{H}$ is the
+# $\mathbf{H}$ (a blur, a smaller size, lost pixels), plus noise $v$. Here $\mathbf{H}$ is the
 # identity, and the noise is Gaussian with $\sigma = 25$ on the scale of 0 to 255, which is a lot. As
 # in the paper's experiments, the noisy picture is then cut to the range of an image.
 #

@@ -60,7 +60,7 @@ plots.use_style()
 # |---|---|---|
 # | denoising | the identity | `Identity()` |
 # | deblurring | a convolution | `Blur.uniform(9)`, circular as in the paper's Section 4.3 |
-# | inpainting | the identity with missing rows | `Inpaint.random((h, w), 0.5)`, or `read_mask(file)` |
+# | inpainting | the identity without some rows | `Inpaint.random((h, w), 0.5)`, or `read_mask(file)` |
 # | super-resolution | a blur and a sub-sampling | `Downsample(4)`, Lanczos as in the code of DIP |
 # | tomography | Radon projections | `Radon.views(side, 30)` |
 

@@ -123,7 +123,7 @@ if p.unchanged:
 
 # %% [markdown]
 # **What we see.** With the same network and the same number of steps, the picture is fitted to within
-# about seven grey levels of 255, while most of the noise is still missing from the fit of the noisy one. The
+# about seven grey levels of 255, while most of the noise is still absent from the fit of the noisy one. The
 # network was never told what a picture is. Convolutions couple neighbouring pixels, and the
 # interpolation is smooth, so that smooth and repeated structures are learnt first. (Chakrabarty and
 # Maji 2019 measure this frequency by frequency, and so does notebook [10](10_open_questions.ipynb).)

@@ -162,7 +162,7 @@ plots.save(figure, p.figures, "beyond_work")
 # **What we see.** In super-resolution, `fast` (32 channels, one run, NLM instead of BM3D, ten times the
 # learning rate) ends level with `paper` for a twentieth of the operations. A somewhat wider network helps
 # more there than the mean of several narrow ones: noise differs from run to run, but detail that is
-# missing from a small picture is missing in each run. A decreasing learning rate loses 0.15 dB. Three
+# absent from a small picture is absent in each run. A decreasing learning rate loses 0.15 dB. Three
 # scales instead of five lose nothing at this size. Preconditioning, which deblurring needs, is worth little
 # here: the operator's window attenuates no frequency of the small image to less than a quarter of the
 # strongest.

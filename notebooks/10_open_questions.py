@@ -145,7 +145,7 @@ if p.unchanged:
 # within a few dozen iterations, the highest are not complete after 500. But in each band the noise follows
 # the picture, low frequencies first: stopping sets a cut-off, and everything below it is noisy. This is why
 # DIP leaves coarse coloured blotches rather than fine grain. (In the lowest band the share of the noise
-# means little at first: the band has few coefficients, and what is still missing of the picture resembles
+# means little at first: the band has few coefficients, and what is still lacking of the picture resembles
 # the noise in them by chance.)
 #
 # The right panel shows what RED adds. A prior that *complements* DIP would learn less noise for the same

@@ -157,7 +157,7 @@ if p.unchanged:
 
 # %% [markdown]
 # **What we see.** After a third of the iterations DeepRED is already above total variation in PSNR. But look at
-# the enlarged part: the three small spots, which total variation keeps, are missing. In medical images such
+# the enlarged part: the three small spots, which total variation keeps, are lost. In medical images such
 # spots are what one looks for, and PSNR hardly counts them.
 #
 # The finished restoration, 1200 iterations, mean of three seeds, from stored results:
@@ -180,7 +180,7 @@ notebook.show(p, "own_phantom", [finished], [(78, 40, 44)])
 # **What we see.** Total variation is the ideal prior for this picture. RED with NLM and DIP are 1.0 and 0.6 dB
 # above it in PSNR, and DeepRED 2.9 dB above the better of them. In SSIM RED is highest (0.944; DeepRED
 # 0.933). The paper has no tomography, but this is the kind of gain that it promises.
-# The three spots are still missing: a better PSNR does not mean that one sees more.
+# The three spots are still lost: a better PSNR does not mean that one sees more.
 #
 # ## Photons: a low-light photograph
 #
@@ -270,7 +270,7 @@ print(notebook.check(measured, Blur.gaussian()(x) * mask))
 #
 # <details><summary>Answers</summary>
 #
-# 1. The square. Around a single missing pixel everything is known. In the middle of the square the nearest
+# 1. The square. Around a single lost pixel everything is known. In the middle of the square the nearest
 #    information is far away, and the network continues what it finds at the border, with the structures that
 #    its architecture favours.
 # 2. Those along directions to which no ray is parallel, since an edge is seen by rays that touch it. A prior may
