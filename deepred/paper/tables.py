@@ -30,13 +30,6 @@ NAMES = {
 DENOISER_NAMES = {"nlm": "NLM", "bm3d": "BM3D", "tv": "TV"} | {
     name: name for name in ("wavelet", "bilateral", "median")
 }
-_TITLES = {
-    "psnr": "PSNR [dB]",
-    "psnr_y": "PSNR-Y [dB]",
-    "ssim": "SSIM",
-    "best_psnr": "at its best [dB]",
-    "best_iteration": "best iteration",
-}
 
 
 def markdown(table: pd.DataFrame) -> str:
@@ -49,11 +42,6 @@ def markdown(table: pd.DataFrame) -> str:
     lines = [f"| {' | '.join(row)} |" for row in rows]
     lines[1] = lines[1].replace(" ", "")
     return "\n".join(lines) + (f"\n\n{note}" if note else "")
-
-
-def titled(table: pd.DataFrame) -> pd.DataFrame:
-    """A table of columns of runs.csv as a reader wants it: titles with units, names of methods."""
-    return table.replace({"method": NAMES}).rename(columns=_TITLES)
 
 
 def save(table: pd.DataFrame, folder: str | Path, name: str) -> None:

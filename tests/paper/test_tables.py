@@ -198,13 +198,6 @@ def test_the_papers_numbers_are_reproduced(paper_images):
     assert all(abs(line.ours - line.paper) < 0.0101 for line in lines[:10])
 
 
-def test_columns_of_runs_get_titles_and_methods_their_names():
-    rows = pd.DataFrame({"method": ["dip", "deepred"], "psnr_y": [29.5, 29.2], "iterations": 3000})
-    table = tables.titled(rows)
-    assert list(table) == ["method", "PSNR-Y [dB]", "iterations"]
-    assert list(table["method"]) == ["DIP", "DeepRED"]
-
-
 def test_a_leaderboard_has_your_row_in_its_place(paper_images):
     """Bicubic interpolation, as the table itself has it: the same numbers to the last digit."""
 
